@@ -1,0 +1,87 @@
+package registry
+
+// This file holds the registry's output: copies, free to keep.
+
+// Liveness is what the last lease says of a worker.
+type Liveness string
+
+const (
+	Alive   Liveness = "alive"
+	Suspect Liveness = "suspect"
+)
+
+// WorkerInfo is a worker as people see it.
+type WorkerInfo struct {
+	WorkerRef
+	IP            string
+	Port          int64
+	PeerInitURL   *string
+	Registered    Micros
+	LastHeartbeat Micros // starts as Registered
+	LastHeard     Micros
+	Liveness      Liveness
+	Keys          int64  // (chunk, location) pairs held
+	SyncState     string // "none", "wanted", "syncing", "completed"
+	Locations     []LocationInfo
+}
+
+// LocationInfo is one stream of a worker.
+type LocationInfo struct {
+	Location string
+	Keys     int64
+	Gaps     int64 // messages whose numbers did not follow
+	Lossy    bool  // events were lost and have not been made good
+	Numbered bool
+	NextSeq  int64
+}
+
+// InstanceInfo is an instance with its workers in order of registration.
+type InstanceInfo struct {
+	Instance string
+	Keys     int64
+	Workers  []WorkerInfo
+}
+
+// Hit is an instance that holds the beginning of a prompt.
+type Hit struct {
+	Instance string
+	Location string
+	Chunks   int // contiguous from chunk 0, held by every rank that stores anything
+}
+
+// P2PHit is the best answer to a peer's lookup.
+type P2PHit struct {
+	Instance    string
+	Location    string
+	Chunks      int
+	PeerInitURL string
+}
+
+// SyncStatus answers a worker's FullSyncStatusMsg.
+type SyncStatus struct {
+	Complete       bool
+	Progress       float64 // share of workers that are not syncing, 0..1
+	CanExitFreeze  bool
+	MissingBatches []int64
+}
+
+// Totals are the registry's counts.
+type Totals struct {
+	Instances      int
+	Workers        int
+	Keys           int64 // per (chunk, holder), exact
+	DeadSlots      int64 // entries that wait for the sweep
+	IndexBytes     int64
+	Gaps           int64
+	SyncingWorkers int
+	SyncedWorkers  int
+	SyncProgress   float64
+	MissingBatches int64
+	OpenEvents     int
+	Events         int
+	Sessions       int
+}
+
+// Digest is an order-independent hash of the logical state: equal on every
+// replica at equal index, whatever the history of tables, sweeps and snapshots.
+type Digest [16]byte
