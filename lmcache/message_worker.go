@@ -1,0 +1,93 @@
+package lmcache
+
+// Messages from a worker. "PeerInitURL" is nil without P2P and also carries the
+// "distributed_url" of releases up to 0.3.9.
+type (
+	RegisterMsg struct {
+		InstanceID  string
+		WorkerID    WorkerID
+		IP          string
+		Port        int64
+		PeerInitURL *string
+	}
+	HeartbeatMsg struct {
+		InstanceID  string
+		WorkerID    WorkerID
+		IP          string
+		Port        int64
+		PeerInitURL *string
+	}
+	DeRegisterMsg struct {
+		InstanceID string
+		WorkerID   WorkerID
+		IP         string
+		Port       int64
+	}
+	BatchedKVOperationMsg struct {
+		InstanceID string
+		WorkerID   WorkerID
+		Location   string
+		Operations []KVOp
+	}
+	// KVAdmitMsg and KVEvictMsg are the unbatched events of releases up to 0.3.10.
+	// Seq is 0 there whether or not the field was sent: such streams have no numbers.
+	KVAdmitMsg struct {
+		InstanceID string
+		WorkerID   WorkerID
+		Key        Key
+		Location   string
+		SeqNum     int64
+	}
+	KVEvictMsg struct {
+		InstanceID string
+		WorkerID   WorkerID
+		Key        Key
+		Location   string
+		SeqNum     int64
+	}
+	BatchedP2PLookupMsg struct {
+		Hashes     []Key
+		InstanceID string
+		WorkerID   WorkerID
+	}
+	FullSyncStartMsg struct {
+		InstanceID string
+		WorkerID   WorkerID
+		Location   string
+		SyncID     string
+		TotalKeys  int64
+		BatchCount int64
+	}
+	FullSyncBatchMsg struct {
+		InstanceID string
+		WorkerID   WorkerID
+		Location   string
+		SyncID     string
+		BatchID    int64
+		Keys       []Key
+	}
+	FullSyncEndMsg struct {
+		InstanceID      string
+		WorkerID        WorkerID
+		Location        string
+		SyncID          string
+		ActualTotalKeys int64
+	}
+	FullSyncStatusMsg struct {
+		InstanceID string
+		WorkerID   WorkerID
+		SyncID     string
+	}
+)
+
+func (*RegisterMsg) Type() string           { return "RegisterMsg" }
+func (*HeartbeatMsg) Type() string          { return "HeartbeatMsg" }
+func (*DeRegisterMsg) Type() string         { return "DeRegisterMsg" }
+func (*BatchedKVOperationMsg) Type() string { return "BatchedKVOperationMsg" }
+func (*KVAdmitMsg) Type() string            { return "KVAdmitMsg" }
+func (*KVEvictMsg) Type() string            { return "KVEvictMsg" }
+func (*BatchedP2PLookupMsg) Type() string   { return "BatchedP2PLookupMsg" }
+func (*FullSyncStartMsg) Type() string      { return "FullSyncStartMsg" }
+func (*FullSyncBatchMsg) Type() string      { return "FullSyncBatchMsg" }
+func (*FullSyncEndMsg) Type() string        { return "FullSyncEndMsg" }
+func (*FullSyncStatusMsg) Type() string     { return "FullSyncStatusMsg" }

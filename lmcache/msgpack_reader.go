@@ -1,0 +1,382 @@
+package lmcache
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"unicode/utf8"
+)
+
+// MessagePack's type bytes (https://github.com/msgpack/msgpack/blob/master/spec.md).
+const (
+	mpNil      = 0xc0
+	mpReserved = 0xc1
+	mpFalse    = 0xc2
+	mpTrue     = 0xc3
+	mpBin8     = 0xc4
+	mpBin16    = 0xc5
+	mpBin32    = 0xc6
+	mpExt8     = 0xc7
+	mpExt16    = 0xc8
+	mpExt32    = 0xc9
+	mpFloat32  = 0xca
+	mpFloat64  = 0xcb
+	mpUint8    = 0xcc
+	mpUint16   = 0xcd
+	mpUint32   = 0xce
+	mpUint64   = 0xcf
+	mpInt8     = 0xd0
+	mpInt16    = 0xd1
+	mpInt32    = 0xd2
+	mpInt64    = 0xd3
+	mpFixExt1  = 0xd4
+	mpFixExt16 = 0xd8
+	mpStr8     = 0xd9
+	mpStr16    = 0xda
+	mpStr32    = 0xdb
+	mpArray16  = 0xdc
+	mpArray32  = 0xdd
+	mpMap16    = 0xde
+	mpMap32    = 0xdf
+)
+
+// reader reads MessagePack values from a frame. The first fault stays in err;
+// after it every method returns a zero value, so callers check once per value.
+// Nothing it returns aliases buf, except where a method says so.
+type reader struct {
+	buf []byte
+	pos int
+	err *DecodeError
+}
+
+// fail records the first fault.
+func (r *reader) fail(reason Reason, format string, args ...any) {
+	if r.err == nil {
+		r.err = &DecodeError{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+	}
+}
+
+func (r *reader) remaining() int { return len(r.buf) - r.pos }
+
+// lead returns the type byte of the next value and moves past it.
+func (r *reader) lead() (byte, bool) {
+	if r.err != nil {
+		return 0, false
+	}
+	if r.pos >= len(r.buf) {
+		r.fail(ReasonTruncated, "frame ends after %d bytes", len(r.buf))
+		return 0, false
+	}
+	c := r.buf[r.pos]
+	r.pos++
+	return c, true
+}
+
+// take returns the next n bytes, aliasing the frame. n is as declared on the wire
+// and may be anything.
+func (r *reader) take(n uint64) []byte {
+	if r.err != nil {
+		return nil
+	}
+	if n > uint64(r.remaining()) {
+		r.fail(ReasonTruncated, "%d bytes declared, %d left in the frame", n, r.remaining())
+		return nil
+	}
+	b := r.buf[r.pos : r.pos+int(n)]
+	r.pos += int(n)
+	return b
+}
+
+// uint reads a big-endian number of 1, 2, 4 or 8 bytes.
+func (r *reader) uint(width uint64) uint64 {
+	b := r.take(width)
+	switch len(b) {
+	case 1:
+		return uint64(b[0])
+	case 2:
+		return uint64(binary.BigEndian.Uint16(b))
+	case 4:
+		return uint64(binary.BigEndian.Uint32(b))
+	case 8:
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+// mismatch records that a value of another type was found where want belongs.
+func (r *reader) mismatch(want string, c byte) {
+	if c == mpReserved {
+		r.fail(ReasonSyntax, "byte 0xc1 at %d, which MessagePack does not use", r.pos-1)
+		return
+	}
+	r.fail(ReasonType, "want %s, got %s", want, kind(c))
+}
+
+// kind names the type of the value that starts with c.
+func kind(c byte) string {
+	switch {
+	case c < 0x80 || c >= 0xe0 || c >= mpUint8 && c <= mpInt64:
+		return "int"
+	case c < 0x90 || c == mpMap16 || c == mpMap32:
+		return "map"
+	case c < 0xa0 || c == mpArray16 || c == mpArray32:
+		return "array"
+	case c < 0xc0 || c >= mpStr8 && c <= mpStr32:
+		return "str"
+	case c == mpNil:
+		return "nil"
+	case c == mpFalse || c == mpTrue:
+		return "bool"
+	case c >= mpBin8 && c <= mpBin32:
+		return "bin"
+	case c == mpFloat32 || c == mpFloat64:
+		return "float"
+	case c == mpReserved:
+		return "0xc1"
+	default:
+		return "ext"
+	}
+}
+
+// integer reads an int of any width after its type byte: the 64-bit pattern, and
+// whether it is a negative number. ok is false if c starts no int.
+func (r *reader) integer(c byte) (bits uint64, negative, ok bool) {
+	switch {
+	case c < 0x80:
+		return uint64(c), false, true
+	case c >= 0xe0:
+		return uint64(int64(int8(c))), true, true
+	}
+	switch c {
+	case mpUint8, mpUint16, mpUint32, mpUint64:
+		return r.uint(1 << (c - mpUint8)), false, true
+	case mpInt8:
+		bits = uint64(int64(int8(r.uint(1))))
+	case mpInt16:
+		bits = uint64(int64(int16(r.uint(2))))
+	case mpInt32:
+		bits = uint64(int64(int32(r.uint(4))))
+	case mpInt64:
+		bits = r.uint(8)
+	default:
+		return 0, false, false
+	}
+	return bits, int64(bits) < 0, true
+}
+
+// int64 reads an int of any width. Above 2^63-1 is a range fault: Python takes it,
+// but no field of ours that is a number and no key has a use for it.
+func (r *reader) int64() int64 {
+	c, ok := r.lead()
+	if !ok {
+		return 0
+	}
+	bits, negative, ok := r.integer(c)
+	if !ok {
+		r.mismatch("int", c)
+		return 0
+	}
+	if bits > math.MaxInt64 && !negative {
+		r.fail(ReasonRange, "%d is above 2^63-1", bits)
+		return 0
+	}
+	return int64(bits)
+}
+
+func (r *reader) bool() bool {
+	c, ok := r.lead()
+	if ok && c != mpTrue && c != mpFalse {
+		r.mismatch("bool", c)
+	}
+	return ok && c == mpTrue
+}
+
+// float64 reads a float of either width or an int.
+func (r *reader) float64() float64 {
+	c, ok := r.lead()
+	if !ok {
+		return 0
+	}
+	switch c {
+	case mpFloat32:
+		return float64(math.Float32frombits(uint32(r.uint(4))))
+	case mpFloat64:
+		return math.Float64frombits(r.uint(8))
+	}
+	bits, negative, ok := r.integer(c)
+	switch {
+	case !ok:
+		r.mismatch("float", c)
+		return 0
+	case negative:
+		return float64(int64(bits))
+	default:
+		return float64(bits)
+	}
+}
+
+// length reads the length that follows a type byte: low bits of a short form
+// (fix <= c < fix+size), else 1, 2 or 4 bytes for c = first, first+1, first+2.
+// ok is false if c is none of them.
+func (r *reader) length(c, fix byte, size int, first, last byte, width uint64) (n uint64, ok bool) {
+	if size > 0 && c >= fix && int(c) < int(fix)+size {
+		return uint64(c - fix), true
+	}
+	if c >= first && c <= last {
+		return r.uint(width << (c - first)), true
+	}
+	return 0, false
+}
+
+func (r *reader) strLength(c byte) (uint64, bool) { return r.length(c, 0xa0, 32, mpStr8, mpStr32, 1) }
+func (r *reader) binLength(c byte) (uint64, bool) { return r.length(c, 0, 0, mpBin8, mpBin32, 1) }
+func (r *reader) arrayLength(c byte) (uint64, bool) {
+	return r.length(c, 0x90, 16, mpArray16, mpArray32, 2)
+}
+func (r *reader) mapLength(c byte) (uint64, bool) { return r.length(c, 0x80, 16, mpMap16, mpMap32, 2) }
+
+// strBytes reads a str without checking its UTF-8. The result aliases the frame.
+func (r *reader) strBytes() []byte {
+	c, ok := r.lead()
+	if !ok {
+		return nil
+	}
+	n, ok := r.strLength(c)
+	if !ok {
+		r.mismatch("str", c)
+		return nil
+	}
+	return r.take(n)
+}
+
+// str reads a str. The names of the two backends that report keys are not copied
+// but shared: one of them is in nearly every frame.
+func (r *reader) str() string {
+	b := r.strBytes()
+	switch string(b) {
+	case "":
+		return ""
+	case "LocalCPUBackend":
+		return "LocalCPUBackend"
+	case "LocalDiskBackend":
+		return "LocalDiskBackend"
+	}
+	if !utf8.Valid(b) {
+		r.fail(ReasonUTF8, "%s is no UTF-8", quoted(b))
+		return ""
+	}
+	return string(b)
+}
+
+// isNil reports whether the next value is nil, and moves past it if so.
+func (r *reader) isNil() bool {
+	if r.err == nil && r.pos < len(r.buf) && r.buf[r.pos] == mpNil {
+		r.pos++
+		return true
+	}
+	return false
+}
+
+// arrayHeader reads the start of an array. An array that cannot be in the rest of
+// the frame, at one byte an element, is refused here: the length is never trusted.
+func (r *reader) arrayHeader() int {
+	c, ok := r.lead()
+	if !ok {
+		return 0
+	}
+	n, ok := r.arrayLength(c)
+	if !ok {
+		r.mismatch("array", c)
+		return 0
+	}
+	return r.fits("array", n, 1)
+}
+
+// mapHeader reads the start of a map, as arrayHeader does.
+func (r *reader) mapHeader() int {
+	c, ok := r.lead()
+	if !ok {
+		return 0
+	}
+	n, ok := r.mapLength(c)
+	if !ok {
+		r.mismatch("map", c)
+		return 0
+	}
+	return r.fits("map", n, 2)
+}
+
+// fits returns n if n elements of at least size bytes can follow.
+func (r *reader) fits(what string, n uint64, size uint64) int {
+	if r.err != nil {
+		return 0
+	}
+	if n*size > uint64(r.remaining()) { // n is below 2^32: no overflow
+		r.fail(ReasonTruncated, "%s of %d declared, %d bytes left in the frame", what, n, r.remaining())
+		return 0
+	}
+	return int(n)
+}
+
+// skip moves past the next value, whatever it is. Strings in it are not checked,
+// as msgspec does not either.
+func (r *reader) skip() { r.skipValue(MaxDepth, false) }
+
+// skipStrict is skip for a value that is kept: strings in it must be UTF-8.
+func (r *reader) skipStrict() { r.skipValue(MaxDepth, true) }
+
+func (r *reader) skipValue(depth int, strict bool) {
+	c, ok := r.lead()
+	if !ok {
+		return
+	}
+	if c < 0x80 || c >= 0xe0 {
+		return
+	}
+	if n, ok := r.strLength(c); ok {
+		if b := r.take(n); strict && !utf8.Valid(b) {
+			r.fail(ReasonUTF8, "%s is no UTF-8", quoted(b))
+		}
+		return
+	}
+	if n, ok := r.mapLength(c); ok {
+		r.skipMany(2*r.fits("map", n, 2), depth, strict)
+		return
+	}
+	if n, ok := r.arrayLength(c); ok {
+		r.skipMany(r.fits("array", n, 1), depth, strict)
+		return
+	}
+	if n, ok := r.binLength(c); ok {
+		r.take(n)
+		return
+	}
+	switch {
+	case c == mpNil || c == mpFalse || c == mpTrue:
+	case c == mpFloat32:
+		r.take(4)
+	case c == mpFloat64:
+		r.take(8)
+	case c >= mpUint8 && c <= mpUint64:
+		r.take(1 << (c - mpUint8))
+	case c >= mpInt8 && c <= mpInt64:
+		r.take(1 << (c - mpInt8))
+	case c >= mpFixExt1 && c <= mpFixExt16:
+		r.take(1 + 1<<(c-mpFixExt1))
+	case c >= mpExt8 && c <= mpExt32:
+		r.take(1 + r.uint(1<<(c-mpExt8)))
+	default:
+		r.mismatch("value", c)
+	}
+}
+
+// skipMany skips the n values of a container, with room for depth levels, its own
+// included.
+func (r *reader) skipMany(n, depth int, strict bool) {
+	if depth == 0 {
+		r.fail(ReasonDepth, "more than %d containers inside each other", MaxDepth)
+	}
+	for ; n > 0 && r.err == nil; n-- {
+		r.skipValue(depth-1, strict)
+	}
+}
