@@ -51,11 +51,13 @@ type EventCreate struct {
 }
 
 // EventCreateResult carries the event of that id. Existing is set when it was
-// there before; Conflict when that one was a different command.
+// there before; Conflict when that one was a different command. Refused says why
+// nothing was opened, and is empty otherwise.
 type EventCreateResult struct {
 	Event    Event
 	Existing bool
 	Conflict bool
+	Refused  string
 }
 
 // EventRun marks an event as about to be sent. Only the term that created it may

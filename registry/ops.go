@@ -42,7 +42,8 @@ type Registration struct {
 
 // RegisterResult says what a Registration found.
 type RegisterResult struct {
-	Known bool // the worker was registered before
+	Known   bool   // the worker was registered before
+	Refused string // why the worker is not registered now; empty when it is
 }
 
 // Ops is a run of admits and evicts of one stream, in the worker's order.
@@ -70,8 +71,9 @@ func (b Bitmap) Has(i int) bool { return i>>3 < len(b) && b[i>>3]&(1<<(i&7)) != 
 
 // OpsResult says what became of an Ops.
 type OpsResult struct {
-	Unknown bool // the worker is not registered: everything was dropped
-	Gap     bool // the numbers did not follow the stream's last one
+	Unknown bool   // the worker is not registered: everything was dropped
+	Gap     bool   // the numbers did not follow the stream's last one
+	Refused string // why a known worker's operations were dropped; empty when they were applied
 }
 
 // SyncStart opens a full sync of one stream. The keys known so far stay visible
@@ -115,11 +117,18 @@ type SyncResult struct {
 }
 
 // Lease is the leader's periodic word on liveness: whom any replica heard of
-// since the last one, and whom the leader gives up.
+// since the last one, and whom the leader gives up. It carries the leader's
+// periods, so that replicas with different settings still decide alike.
 type Lease struct {
 	At      Micros
 	Heard   []Heard
 	Expired []WorkerRef
+	// SuspectAfter is the silence after which a worker that sends heartbeats
+	// becomes suspect; 0 means DefaultSuspectAfter, less than 0 never.
+	SuspectAfter Micros
+	// SyncTimeout is the age at which a full sync is given up; 0 means
+	// DefaultSyncTimeout, less than 0 never.
+	SyncTimeout Micros
 }
 
 // Heard is the time at which a worker last said something, or last sent a

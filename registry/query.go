@@ -46,7 +46,8 @@ type InstanceInfo struct {
 type Hit struct {
 	Instance string
 	Location string
-	Chunks   int // contiguous from chunk 0, held by every rank that stores anything
+	Chunks   int  // contiguous from chunk 0, held by every rank that stores anything
+	Suspect  bool // a rank of the instance has been silent for too long
 }
 
 // P2PHit is the best answer to a peer's lookup.
@@ -60,9 +61,9 @@ type P2PHit struct {
 // SyncStatus answers a worker's FullSyncStatusMsg.
 type SyncStatus struct {
 	Complete       bool
-	Progress       float64 // share of workers that are not syncing, 0..1
+	Progress       float64 // share of workers that neither sync nor owe a sync, 0..1
 	CanExitFreeze  bool
-	MissingBatches []int64
+	MissingBatches []int64 // the first MaxMissingListed of them, ascending
 }
 
 // Totals are the registry's counts.
@@ -72,10 +73,13 @@ type Totals struct {
 	Keys           int64 // per (chunk, holder), exact
 	DeadSlots      int64 // entries that wait for the sweep
 	IndexBytes     int64
-	Gaps           int64
+	Gaps           int64 // over all streams there ever were: it only grows
+	SuspectWorkers int
+	LossyStreams   int
+	WantedWorkers  int // workers that owe a full sync
 	SyncingWorkers int
 	SyncedWorkers  int
-	SyncProgress   float64
+	SyncProgress   float64 // share of workers that neither sync nor owe a sync, 0..1
 	MissingBatches int64
 	OpenEvents     int
 	Events         int
