@@ -1,0 +1,47 @@
+# make alone lists what there is. `make demo` and `make test` are where to start.
+
+STATICCHECK  = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+COMMIT      := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+VERSION     ?= 0.1.0-dev
+LDFLAGS      = -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+FUZZTIME    ?= 60s
+LMCACHE     ?= 0.5.6
+GOTESTFLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build test check unit lint fuzz bench demo interop clean libzmq
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+libzmq:
+	@scripts/need-libzmq.sh
+
+build: libzmq ## build bin/kvctrld
+	go build -ldflags '$(LDFLAGS)' -o bin/kvctrld ./cmd/kvctrld
+
+test: libzmq lint unit ## everything a change must pass: gofmt, vet, staticcheck, all tests with the race detector
+
+unit:
+	go test -race -timeout 20m $(GOTESTFLAGS) ./...
+
+lint: libzmq ## gofmt, vet, staticcheck, go mod tidy
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go mod tidy -diff
+
+fuzz: libzmq ## every fuzz target for FUZZTIME (60s)
+	scripts/fuzz.sh $(FUZZTIME)
+
+bench: libzmq ## the benchmarks behind the figures in the docs
+	go test -run '^$$' -bench . -benchmem ./...
+
+demo: build ## one replica, a simulated fleet, a lookup, every command, a kill -9 and a restart
+	scripts/demo.sh
+
+interop: build ## the same story with real LMCache engines (LMCACHE=0.5.6), beside LMCache's own controller
+	LMCACHE=$(LMCACHE) interop/run.sh
+
+clean: ## remove what was built; .interop (LMCache's virtual environment) stays
+	rm -rf bin
