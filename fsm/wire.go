@@ -41,17 +41,6 @@ func appendBool(dst []byte, v bool) []byte {
 	return append(dst, 0)
 }
 
-// uintLen is the number of bytes that appendUint writes.
-func uintLen(v uint64) int {
-	n := 1
-	for ; v >= 0x80; v >>= 7 {
-		n++
-	}
-	return n
-}
-
-func zigzag(v int64) uint64 { return uint64(v)<<1 ^ uint64(v>>63) }
-
 // cursor reads what the append functions wrote. The first fault sticks, later
 // reads give zeros, so that a decoder is a straight list of reads with one look
 // at err where a value decides over allocation or a loop.
