@@ -19,6 +19,7 @@ type WorkerInfo struct {
 	Registered    Micros
 	LastHeartbeat Micros // starts as Registered
 	LastHeard     Micros
+	Beats         bool // it has sent heartbeats since it was registered
 	Liveness      Liveness
 	Keys          int64  // (chunk, location) pairs held
 	SyncState     string // "none", "wanted", "syncing", "completed"
@@ -71,6 +72,7 @@ type Totals struct {
 	Instances      int
 	Workers        int
 	Keys           int64 // per (chunk, holder), exact
+	Chunks         int64 // distinct; an estimate: dead entries that wait count
 	DeadSlots      int64 // entries that wait for the sweep
 	IndexBytes     int64
 	Gaps           int64 // over all streams there ever were: it only grows

@@ -1,0 +1,96 @@
+package registry
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/kvctrl/kvctrl/registry/index"
+)
+
+// capture writes the state down and returns the holders by number. The caller holds
+// mu.
+func (r *Registry) capture() (State, []*index.Holder[*stream]) {
+	c := capturer{}
+	st := State{
+		Time:       r.now,
+		Term:       r.term,
+		Leader:     r.leader,
+		Gaps:       r.gaps,
+		LastNumber: r.lastNumber,
+		Members:    r.memberList(),
+		Sessions:   r.sessionList(),
+	}
+	for _, inst := range r.instances {
+		st.Instances = append(st.Instances, InstanceState{ID: inst.id, Number: inst.number})
+	}
+	workers := slices.SortedFunc(maps.Values(r.workers), func(a, b *worker) int { return cmp.Compare(a.number, b.number) })
+	for _, w := range workers {
+		st.Workers = append(st.Workers, c.worker(w))
+	}
+	for _, e := range r.events.ordered() {
+		st.Events = append(st.Events, EventEntry{Number: e.number, Event: e.clone()})
+	}
+	for _, e := range r.events.finished[r.events.head:] {
+		st.Finished = append(st.Finished, e.number)
+	}
+	st.Holders = uint32(len(c.holders))
+	return st, c.holders
+}
+
+type capturer struct{ holders []*index.Holder[*stream] }
+
+func (c *capturer) worker(w *worker) WorkerState {
+	s := WorkerState{
+		WorkerRef:     w.ref,
+		Number:        w.number,
+		IP:            w.ip,
+		Port:          w.port,
+		PeerInitURL:   copied(w.peer.Load()),
+		Registered:    w.registered,
+		LastHeartbeat: w.lastHeartbeat,
+		LastHeard:     w.lastHeard,
+		Beats:         w.beats,
+		Adopted:       w.adopted,
+		Suspect:       w.suspect.Load(),
+		Wanted:        w.wanted,
+	}
+	for _, st := range w.streams {
+		s.Streams = append(s.Streams, c.stream(st))
+	}
+	return s
+}
+
+func (c *capturer) stream(st *stream) StreamState {
+	q := st.sequence
+	s := StreamState{
+		Location: st.location,
+		Number:   st.number,
+		Holder:   c.holder(st.holder),
+		Stores:   st.stores,
+		Lossy:    st.lossy,
+		Gaps:     st.gaps,
+		Sequence: SequenceState{Begun: q.begun, Unnumbered: q.unnumbered, LoneZero: q.loneZero, Counted: q.counted, Next: q.next},
+		LastSync: st.lastSync,
+		Synced:   st.synced,
+	}
+	if y := st.sync; y != nil {
+		s.Sync = &SyncState{
+			ID:         y.id,
+			Started:    y.started,
+			TotalKeys:  y.totalKeys,
+			BatchCount: y.batches.count,
+			Received:   y.batches.ids(),
+			Ended:      y.ended,
+			Tainted:    y.tainted,
+			Shadow:     c.holder(y.shadow),
+			Evicted:    slices.Sorted(maps.Keys(y.evicted)),
+		}
+	}
+	return s
+}
+
+func (c *capturer) holder(h *index.Holder[*stream]) HolderState {
+	c.holders = append(c.holders, h)
+	return HolderState{Holder: uint32(len(c.holders) - 1), Count: h.Count(), Sum: h.Sum()}
+}

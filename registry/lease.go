@@ -1,0 +1,41 @@
+package registry
+
+// Lease takes the leader's word on liveness: signs of life first, then who is
+// suspect by them, then syncs that have taken too long, then who is given up.
+func (r *Registry) Lease(l Lease) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.advance(l.At)
+
+	for _, h := range l.Heard {
+		if w := r.workers[h.WorkerRef]; w != nil {
+			w.hear(h.Any, h.Heartbeat)
+		}
+	}
+	r.judgeLiveness(l.At, or(l.SuspectAfter, DefaultSuspectAfter))
+	if timeout := or(l.SyncTimeout, DefaultSyncTimeout); timeout > 0 {
+		r.expireSyncs(l.At, timeout)
+	}
+	for _, ref := range l.Expired {
+		r.deregister(ref)
+	}
+	r.forgetSessions()
+}
+
+// judgeLiveness marks the workers that have been silent for too long. A worker that
+// never sent a heartbeat may be silent for as long as it likes: LMCache's workers
+// send none by default, and nothing else when there is nothing to say.
+func (r *Registry) judgeLiveness(at, silence Micros) {
+	for _, inst := range r.instances {
+		for _, w := range inst.workers {
+			w.suspect.Store(silence > 0 && w.beats && at-w.lastHeard > silence)
+		}
+	}
+}
+
+func or(v, def Micros) Micros {
+	if v == 0 {
+		return def
+	}
+	return v
+}

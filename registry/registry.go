@@ -1,0 +1,166 @@
+package registry
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/kvctrl/kvctrl/registry/index"
+)
+
+// Registry is the whole state. See the package comment for who may call what.
+type Registry struct {
+	opts Options
+	idx  *index.Index[*stream]
+
+	// mu guards everything below. The writer holds it for the whole of a change,
+	// so that counts, lists and digests are those of a moment between two changes.
+	// Search and P2PLookup never take it.
+	mu sync.RWMutex
+
+	now    Micros // largest At of all entries so far
+	term   uint64
+	leader string // node of the term
+	gaps   int64
+
+	// lastNumber counts instances, workers, streams and events in the order in
+	// which they appeared; a number is never given twice.
+	lastNumber uint64
+	instances  []*instance // by number
+	byID       map[string]*instance
+	workers    map[WorkerRef]*worker
+
+	events   eventLog
+	members  map[string]Member
+	sessions map[SessionID]session
+
+	instanceSlots, workerSlots, streamSlots slots
+
+	searches, peerSearches sync.Pool
+}
+
+// New makes an empty registry. It panics when opts does not validate.
+func New(opts Options) *Registry {
+	if err := opts.Validate(); err != nil {
+		panic("bug: registry options: " + err.Error())
+	}
+	r := &Registry{
+		opts:     opts.withDefaults(),
+		idx:      index.New[*stream](index.Options{Shards: opts.Shards}),
+		byID:     make(map[string]*instance),
+		workers:  make(map[WorkerRef]*worker),
+		members:  make(map[string]Member),
+		sessions: make(map[SessionID]session),
+	}
+	r.events.init()
+	r.searches.New = func() any { return &Search{reg: r} }
+	r.peerSearches.New = func() any { return new(peerSearch) }
+	return r
+}
+
+// advance moves the registry's time forward and drops what is too old by it.
+func (r *Registry) advance(at Micros) {
+	r.now = max(r.now, at)
+	r.events.expire(r.now, r.opts)
+}
+
+func (r *Registry) nextNumber() uint64 {
+	r.lastNumber++
+	return r.lastNumber
+}
+
+// Register makes a worker known, or known anew.
+//
+// By RegisterMsg the worker's process is new: all that an earlier one of this name
+// held, its streams and syncs are gone, in O(1) for any number of keys. By
+// heartbeat the process goes on: an unknown worker owes a full sync, a known one
+// loses nothing.
+func (r *Registry) Register(g Registration) RegisterResult {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.advance(g.At)
+
+	w, known := r.workers[g.WorkerRef]
+	if !known {
+		if len(r.workers) >= r.opts.MaxWorkers {
+			return RegisterResult{Refused: "too many workers: deregister some, or lower the worker timeout"}
+		}
+		w = r.addWorker(g.WorkerRef)
+	}
+	w.ip, w.port = g.IP, g.Port
+	w.setPeer(g.PeerInitURL)
+	switch {
+	case g.ByHeartbeat && known:
+		w.hear(g.At, g.At)
+	case g.ByHeartbeat:
+		w.begin(g.At)
+		w.beats, w.adopted = true, true
+		w.wanted = ReasonReRegistered
+	default:
+		r.dropStreams(w)
+		w.begin(g.At)
+	}
+	return RegisterResult{Known: known}
+}
+
+// Deregister forgets a worker and all it holds, in O(1) for any number of keys.
+// It reports whether the worker was known.
+func (r *Registry) Deregister(ref WorkerRef) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.deregister(ref)
+}
+
+func (r *Registry) deregister(ref WorkerRef) bool {
+	w, ok := r.workers[ref]
+	if !ok {
+		return false
+	}
+	r.dropStreams(w)
+	delete(r.workers, ref)
+	inst := w.instance
+	inst.remove(w)
+	r.workerSlots.free(w.slot)
+	if len(inst.workers) == 0 {
+		delete(r.byID, inst.id)
+		i, _ := slices.BinarySearchFunc(r.instances, inst.number, byInstanceNumber)
+		r.instances = slices.Delete(r.instances, i, i+1)
+		r.instanceSlots.free(inst.slot)
+	}
+	return true
+}
+
+func (r *Registry) addWorker(ref WorkerRef) *worker {
+	inst := r.byID[ref.Instance]
+	if inst == nil {
+		inst = r.newInstance(ref.Instance, r.nextNumber())
+	}
+	return r.newWorker(inst, ref.Worker, r.nextNumber())
+}
+
+func (r *Registry) newInstance(id string, number uint64) *instance {
+	inst := &instance{id: id, number: number, slot: r.instanceSlots.take()}
+	inst.storing.Store(new([]*worker))
+	r.byID[id] = inst
+	r.instances = append(r.instances, inst)
+	return inst
+}
+
+func (r *Registry) newWorker(inst *instance, rank int64, number uint64) *worker {
+	w := &worker{
+		ref:      WorkerRef{Instance: inst.id, Worker: rank},
+		instance: inst,
+		number:   number,
+		slot:     r.workerSlots.take(),
+	}
+	inst.workers = append(inst.workers, w)
+	r.workers[w.ref] = w
+	return w
+}
+
+// Sweep cleans up to the given number of index slots of what dropped holders left
+// behind. It changes no answer and no digest.
+func (r *Registry) Sweep(slots int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.idx.Sweep(slots)
+}

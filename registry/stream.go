@@ -1,0 +1,122 @@
+package registry
+
+import "github.com/kvctrl/kvctrl/registry/index"
+
+// stream is the events of one location of one worker, and what they add up to.
+type stream struct {
+	location string
+	worker   *worker
+	number   uint64
+	slot     uint32
+
+	// Guarded by Registry.mu. The index has its own rules: readers reach a holder
+	// through it, never through this field.
+	holder   *index.Holder[*stream]
+	stores   bool // has held, or announced, at least one key
+	lossy    bool
+	gaps     int64
+	sequence sequence
+	sync     *fullSync // nil when none is running
+	lastSync string    // id of the last completed full sync
+	synced   bool      // there was one
+}
+
+// ApplyOps applies a run of operations to a stream. They are applied whatever
+// their numbers: LMCache's contract. A break in the numbers marks the stream lossy.
+//
+// Cost: one index operation a key, two while the stream is in a full sync.
+func (r *Registry) ApplyOps(o Ops) OpsResult {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.advance(o.At)
+
+	w := r.workers[o.Stream.WorkerRef]
+	if w == nil {
+		return OpsResult{Unknown: true}
+	}
+	if len(o.Keys) == 0 {
+		return OpsResult{}
+	}
+	st, refused := r.openStream(w, o.Stream.Location)
+	if st == nil {
+		return OpsResult{Refused: refused}
+	}
+	res := OpsResult{Gap: st.sequence.judge(o)}
+	if res.Gap {
+		r.lose(st)
+		if st.sequence.count() {
+			st.gaps++
+			r.gaps++
+		}
+	}
+	admitted, _ := index.Apply(r.idx, st.holder, o.Keys, o.Evict)
+	if st.sync != nil {
+		r.applySyncing(st, o)
+	}
+	r.markStoring(st, admitted > 0)
+	return res
+}
+
+// markStoring notes that a stream has held a key.
+func (r *Registry) markStoring(st *stream, stores bool) {
+	if stores && !st.stores {
+		st.stores = true
+		st.worker.instance.publishStoring()
+	}
+}
+
+// openStream finds a stream or makes it. The reason is set when it does neither.
+func (r *Registry) openStream(w *worker, location string) (st *stream, refused string) {
+	if st := w.stream(location); st != nil {
+		return st, ""
+	}
+	if len(w.streams) >= r.opts.MaxLocations {
+		return nil, "too many locations on one worker"
+	}
+	st = r.newStream(w, location, r.nextNumber())
+	st.lossy = w.adopted
+	return st, ""
+}
+
+func (r *Registry) newStream(w *worker, location string, number uint64) *stream {
+	st := &stream{location: location, worker: w, number: number, slot: r.streamSlots.take()}
+	st.holder = r.idx.NewHolder(st)
+	w.streams = append(w.streams, st)
+	return st
+}
+
+// dropStreams ends all streams of a worker, their keys and syncs.
+func (r *Registry) dropStreams(w *worker) {
+	if len(w.streams) == 0 {
+		return
+	}
+	for _, st := range w.streams {
+		if st.sync != nil {
+			r.idx.Drop(st.sync.shadow)
+		}
+		r.idx.Drop(st.holder)
+		r.streamSlots.free(st.slot)
+	}
+	w.streams = nil
+	w.instance.publishStoring()
+}
+
+// lose notes that events of a stream were lost. During a full sync it cannot be
+// told whether the sync still covers them, so the sync will not make the stream
+// whole; else a worker's CPU cache wants a sync, the only location that has one.
+func (r *Registry) lose(st *stream) {
+	st.lossy = true
+	switch {
+	case st.sync != nil:
+		st.sync.tainted = true
+	case st.location == CPULocation:
+		st.worker.want(ReasonEventsLost)
+	}
+}
+
+// want notes that a worker owes a full sync; the first reason stays.
+func (w *worker) want(reason string) {
+	if w.wanted == "" {
+		w.wanted = reason
+	}
+}
