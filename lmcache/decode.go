@@ -13,9 +13,8 @@ const MaxDepth = 128
 //
 // Ownership: the message does not refer to frame.
 // Errors: always a *DecodeError. Decode does not panic, whatever the frame holds.
-// Cost: linear in len(frame) in time and memory (at most about 16 bytes allocated
-// for one byte of MessagePack, and 64 for one of JSON); lengths declared in the
-// frame are not trusted. A BatchedKVOperationMsg allocates per message, not per key.
+// Cost: linear in len(frame) in time and memory (at most 64 bytes allocated for one
+// of the frame); lengths declared in the frame are not trusted. A BatchedKVOperationMsg allocates per message, not per key.
 // Concurrency: may be called from any number of goroutines.
 func Decode(frame []byte) (Message, error) {
 	if len(frame) == 0 {
@@ -64,6 +63,9 @@ func (r *reader) message() (Message, *DecodeError) {
 	if r.err != nil {
 		r.err.Message = mt.name
 		return nil, r.err
+	}
+	if k, ok := m.(keyed); ok {
+		k.setKeySigns(r.signs)
 	}
 	return m, nil
 }

@@ -2,6 +2,7 @@ package lmcache
 
 import (
 	"encoding/binary"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -14,7 +15,8 @@ func (r *reader) key() Key {
 	if !ok {
 		return 0
 	}
-	if bits, _, ok := r.integer(c); ok {
+	if bits, negative, ok := r.integer(c); ok {
+		r.signs |= signsOf(bits, negative)
 		return Key(bits)
 	}
 	if n, ok := r.binLength(c); ok {
@@ -25,6 +27,7 @@ func (r *reader) key() Key {
 		if r.err != nil {
 			return 0
 		}
+		r.signs |= SignBin
 		return Key(binary.BigEndian.Uint64(b))
 	}
 	if n, ok := r.strLength(c); ok {
@@ -32,13 +35,25 @@ func (r *reader) key() Key {
 		if r.err != nil {
 			return 0
 		}
-		k, ok := parseKey(b)
+		k, signs, ok := parseKey(b)
 		if !ok {
 			r.fail(ReasonRange, "no chunk hash in key %s", quoted(b))
 		}
+		r.signs |= signs
 		return k
 	}
 	r.mismatch("int, bin or str", c)
+	return 0
+}
+
+// signsOf returns what an integer key tells about its hash.
+func signsOf(bits uint64, negative bool) Signs {
+	switch {
+	case negative:
+		return SignNegative
+	case bits > math.MaxInt64:
+		return SignUnsigned
+	}
 	return 0
 }
 
@@ -50,6 +65,16 @@ func (r *reader) keys() []Key {
 	}
 	out := make([]Key, n)
 	for i := range out {
+		if r.remaining() >= 9 {
+			if bits, size := fastInt(r.buf[r.pos:]); size > 0 {
+				if int64(bits) < 0 {
+					r.signs |= signsOf(bits, r.buf[r.pos] != mpUint64)
+				}
+				r.pos += size
+				out[i] = Key(bits)
+				continue
+			}
+		}
 		if out[i] = r.key(); r.err != nil {
 			r.err.within(index(i))
 			return nil
@@ -76,9 +101,9 @@ const maxKeyText = 4096
 //
 // The model's name may hold '@', so the hash is found by what stands before it (two
 // decimal numbers) and after it (a dtype and a layer at most).
-func parseKey(b []byte) (Key, bool) {
+func parseKey(b []byte) (Key, Signs, bool) {
 	if len(b) > maxKeyText {
-		return 0, false
+		return 0, 0, false
 	}
 	fields := strings.Split(string(b), "@")
 	for len(fields) > 1 && strings.Contains(fields[len(fields)-1], "%") {
@@ -92,11 +117,11 @@ func parseKey(b []byte) (Key, bool) {
 		if !isCount(fields[i]) || !isCount(fields[i+1]) || !isKeyTail(fields[i+3:]) {
 			continue
 		}
-		if k, ok := parseHash(fields[i+2]); ok {
-			return k, true
+		if k, signs, ok := parseHash(fields[i+2]); ok {
+			return k, signs, true
 		}
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 // isCount says whether s can be a world size, a rank or a layer.
@@ -142,19 +167,20 @@ func isDtype(s string) bool {
 //   - decimal (0.3.3 to 0.3.5). All but one in 1800 of such 64-bit numbers have more
 //     than 16 digits, which no hex form has; a shorter one is taken for hex;
 //   - hex of a whole digest of 16 or 32 bytes, of which the first 8 count.
-func parseHash(s string) (Key, bool) {
+func parseHash(s string) (Key, Signs, bool) {
 	digits, negative := strings.CutPrefix(s, "-")
 	switch n := len(digits); {
 	case n == 0 || digits[0] == '+' || digits[0] == '-' || strings.Contains(digits, "_"):
-		return 0, false
+		return 0, 0, false
 	case n <= 16:
 		return parseBits(digits, 16, negative)
 	case n <= 20:
 		return parseBits(digits, 10, negative)
 	case (n == 32 || n == 64) && !negative && isHex(digits):
-		return parseBits(digits[:16], 16, false)
+		k, _, ok := parseBits(digits[:16], 16, false)
+		return k, SignBin, ok
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 func isHex(s string) bool {
@@ -162,13 +188,14 @@ func isHex(s string) bool {
 }
 
 // parseBits reads a number of -2^63 to 2^64-1 as a 64-bit pattern.
-func parseBits(digits string, base int, negative bool) (Key, bool) {
+func parseBits(digits string, base int, negative bool) (Key, Signs, bool) {
 	v, err := strconv.ParseUint(digits, base, 64)
 	if err != nil || negative && v > 1<<63 {
-		return 0, false
+		return 0, 0, false
 	}
+	negative = negative && v > 0
 	if negative {
 		v = -v
 	}
-	return Key(v), true
+	return Key(v), signsOf(v, negative), true
 }

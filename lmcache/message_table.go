@@ -20,7 +20,7 @@ const (
 )
 
 // messageTypes lists every message there is: 51 in 0.5.6, of which earlier releases
-// have subsets. The fields of each are in the fields_*.go of its plane.
+// have subsets. The fields of each are in the message_fields file of its plane.
 var messageTypes = []messageType{
 	// PlaneWorker
 	messageOf(PlaneWorker, registerFields),

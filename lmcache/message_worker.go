@@ -1,7 +1,8 @@
 package lmcache
 
 // Messages from a worker. "PeerInitURL" is nil without P2P and also carries the
-// "distributed_url" of releases up to 0.3.9.
+// "distributed_url" of releases up to 0.3.9.post2. KeySigns is what the keys looked
+// like on the wire: Decode sets it, Append ignores it.
 type (
 	RegisterMsg struct {
 		InstanceID  string
@@ -28,6 +29,7 @@ type (
 		WorkerID   WorkerID
 		Location   string
 		Operations []KVOp
+		KeySigns   Signs
 	}
 	// KVAdmitMsg and KVEvictMsg are the unbatched events of releases up to 0.3.10.
 	// Seq is 0 there whether or not the field was sent: such streams have no numbers.
@@ -37,6 +39,7 @@ type (
 		Key        Key
 		Location   string
 		SeqNum     int64
+		KeySigns   Signs
 	}
 	KVEvictMsg struct {
 		InstanceID string
@@ -44,11 +47,13 @@ type (
 		Key        Key
 		Location   string
 		SeqNum     int64
+		KeySigns   Signs
 	}
 	BatchedP2PLookupMsg struct {
 		Hashes     []Key
 		InstanceID string
 		WorkerID   WorkerID
+		KeySigns   Signs
 	}
 	FullSyncStartMsg struct {
 		InstanceID string
@@ -65,6 +70,7 @@ type (
 		SyncID     string
 		BatchID    int64
 		Keys       []Key
+		KeySigns   Signs
 	}
 	FullSyncEndMsg struct {
 		InstanceID      string
@@ -91,3 +97,12 @@ func (*FullSyncStartMsg) Type() string      { return "FullSyncStartMsg" }
 func (*FullSyncBatchMsg) Type() string      { return "FullSyncBatchMsg" }
 func (*FullSyncEndMsg) Type() string        { return "FullSyncEndMsg" }
 func (*FullSyncStatusMsg) Type() string     { return "FullSyncStatusMsg" }
+
+// keyed is a message with keys.
+type keyed interface{ setKeySigns(Signs) }
+
+func (m *BatchedKVOperationMsg) setKeySigns(s Signs) { m.KeySigns = s }
+func (m *KVAdmitMsg) setKeySigns(s Signs)            { m.KeySigns = s }
+func (m *KVEvictMsg) setKeySigns(s Signs)            { m.KeySigns = s }
+func (m *BatchedP2PLookupMsg) setKeySigns(s Signs)   { m.KeySigns = s }
+func (m *FullSyncBatchMsg) setKeySigns(s Signs)      { m.KeySigns = s }

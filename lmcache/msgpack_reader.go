@@ -44,9 +44,10 @@ const (
 // after it every method returns a zero value, so callers check once per value.
 // Nothing it returns aliases buf, except where a method says so.
 type reader struct {
-	buf []byte
-	pos int
-	err *DecodeError
+	buf   []byte
+	pos   int
+	err   *DecodeError
+	signs Signs // of all keys read so far
 }
 
 // fail records the first fault.
