@@ -7,39 +7,6 @@ import (
 	"unicode/utf8"
 )
 
-// MessagePack's type bytes (https://github.com/msgpack/msgpack/blob/master/spec.md).
-const (
-	mpNil      = 0xc0
-	mpReserved = 0xc1
-	mpFalse    = 0xc2
-	mpTrue     = 0xc3
-	mpBin8     = 0xc4
-	mpBin16    = 0xc5
-	mpBin32    = 0xc6
-	mpExt8     = 0xc7
-	mpExt16    = 0xc8
-	mpExt32    = 0xc9
-	mpFloat32  = 0xca
-	mpFloat64  = 0xcb
-	mpUint8    = 0xcc
-	mpUint16   = 0xcd
-	mpUint32   = 0xce
-	mpUint64   = 0xcf
-	mpInt8     = 0xd0
-	mpInt16    = 0xd1
-	mpInt32    = 0xd2
-	mpInt64    = 0xd3
-	mpFixExt1  = 0xd4
-	mpFixExt16 = 0xd8
-	mpStr8     = 0xd9
-	mpStr16    = 0xda
-	mpStr32    = 0xdb
-	mpArray16  = 0xdc
-	mpArray32  = 0xdd
-	mpMap16    = 0xde
-	mpMap32    = 0xdf
-)
-
 // reader reads MessagePack values from a frame. The first fault stays in err;
 // after it every method returns a zero value, so callers check once per value.
 // Nothing it returns aliases buf, except where a method says so.
@@ -111,32 +78,6 @@ func (r *reader) mismatch(want string, c byte) {
 		return
 	}
 	r.fail(ReasonType, "want %s, got %s", want, kind(c))
-}
-
-// kind names the type of the value that starts with c.
-func kind(c byte) string {
-	switch {
-	case c < 0x80 || c >= 0xe0 || c >= mpUint8 && c <= mpInt64:
-		return "int"
-	case c < 0x90 || c == mpMap16 || c == mpMap32:
-		return "map"
-	case c < 0xa0 || c == mpArray16 || c == mpArray32:
-		return "array"
-	case c < 0xc0 || c >= mpStr8 && c <= mpStr32:
-		return "str"
-	case c == mpNil:
-		return "nil"
-	case c == mpFalse || c == mpTrue:
-		return "bool"
-	case c >= mpBin8 && c <= mpBin32:
-		return "bin"
-	case c == mpFloat32 || c == mpFloat64:
-		return "float"
-	case c == mpReserved:
-		return "0xc1"
-	default:
-		return "ext"
-	}
 }
 
 // integer reads an int of any width after its type byte: the 64-bit pattern, and
@@ -317,67 +258,4 @@ func (r *reader) fits(what string, n uint64, size uint64) int {
 		return 0
 	}
 	return int(n)
-}
-
-// skip moves past the next value, whatever it is. Strings in it are not checked,
-// as msgspec does not either.
-func (r *reader) skip() { r.skipValue(MaxDepth, false) }
-
-// skipStrict is skip for a value that is kept: strings in it must be UTF-8.
-func (r *reader) skipStrict() { r.skipValue(MaxDepth, true) }
-
-func (r *reader) skipValue(depth int, strict bool) {
-	c, ok := r.lead()
-	if !ok {
-		return
-	}
-	if c < 0x80 || c >= 0xe0 {
-		return
-	}
-	if n, ok := r.strLength(c); ok {
-		if b := r.take(n); strict && !utf8.Valid(b) {
-			r.fail(ReasonUTF8, "%s is no UTF-8", quoted(b))
-		}
-		return
-	}
-	if n, ok := r.mapLength(c); ok {
-		r.skipMany(2*r.fits("map", n, 2), depth, strict)
-		return
-	}
-	if n, ok := r.arrayLength(c); ok {
-		r.skipMany(r.fits("array", n, 1), depth, strict)
-		return
-	}
-	if n, ok := r.binLength(c); ok {
-		r.take(n)
-		return
-	}
-	switch {
-	case c == mpNil || c == mpFalse || c == mpTrue:
-	case c == mpFloat32:
-		r.take(4)
-	case c == mpFloat64:
-		r.take(8)
-	case c >= mpUint8 && c <= mpUint64:
-		r.take(1 << (c - mpUint8))
-	case c >= mpInt8 && c <= mpInt64:
-		r.take(1 << (c - mpInt8))
-	case c >= mpFixExt1 && c <= mpFixExt16:
-		r.take(1 + 1<<(c-mpFixExt1))
-	case c >= mpExt8 && c <= mpExt32:
-		r.take(1 + r.uint(1<<(c-mpExt8)))
-	default:
-		r.mismatch("value", c)
-	}
-}
-
-// skipMany skips the n values of a container, with room for depth levels, its own
-// included.
-func (r *reader) skipMany(n, depth int, strict bool) {
-	if depth == 0 {
-		r.fail(ReasonDepth, "more than %d containers inside each other", MaxDepth)
-	}
-	for ; n > 0 && r.err == nil; n-- {
-		r.skipValue(depth-1, strict)
-	}
 }
