@@ -1,0 +1,31 @@
+// Package cluster runs the Raft node of a replica: it orders log entries, keeps
+// them on disk, and says who leads and how fresh the state is.
+//
+// It never looks into an entry. What entries mean is package fsm's business; here
+// they are bytes with a limit. It never decides what to propose either, but for
+// three entries of its own: "term begins", "this member's address", and an entry
+// that changes nothing, which linearizable reads ride.
+//
+// Callers: ingest, executor and httpapi propose and read; cmd opens and closes;
+// the executor and everything else that must run on one replica only is a
+// LeaderTask. Usage:
+//
+//	n, err := cluster.Open(ctx, cluster.Options{DataDir: dir, FSM: machine, OnFatal: stop})
+//	applied, err := n.Propose(ctx, batch.Encode(number, now)) // leader only; see ErrNotLeader
+//	fresh, err := n.Read(ctx, cluster.Read{})                 // then ask the state
+//	err = n.Close(ctx)                                        // hands leadership over first
+//
+// A single replica is a cluster of one and takes the same way: every change is an
+// entry, committed by a majority of one.
+//
+// Goroutines, all owned by the Node and waited for in Close: the leadership loop
+// and, while leading, one for the term and one per LeaderTask; one that turns
+// raft's observations into the view of who leads; one that watches log bytes and
+// disk space; one that keeps the freshness mark; one per outstanding proposal; one
+// that carries the shared no-op of linearizable reads; the peer port's. Raft runs
+// its own besides, and Close waits for them within a limit.
+//
+// Every exported method may be called from any goroutine.
+//
+// DESIGN.md has the way of an entry, the invariants by number and the decisions.
+package cluster

@@ -1,0 +1,62 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The errors that callers branch on. Those of a proposal say what it proves:
+// after ErrNotLeader, ErrNoLeader, ErrTooLarge, ErrBusy and ErrStopped the entry
+// is not in the log and never will be; after ErrUnknownOutcome it may be, now or
+// later. A context's error comes wrapped together with ErrUnknownOutcome when the
+// entry may have been proposed, and alone when it was not.
+var (
+	// ErrNotLeader is returned when another replica leads. It is a *NotLeaderError.
+	ErrNotLeader = errors.New("this replica is not the leader")
+	// ErrNoLeader is returned when no replica leads, after waiting for an election.
+	ErrNoLeader = errors.New("the cluster has no leader at present")
+	// ErrUnknownOutcome is returned when the entry may or may not commit. Retry it
+	// with the same session and number only.
+	ErrUnknownOutcome = errors.New("the entry may or may not be committed")
+	// ErrTooLarge is returned for an entry beyond Options.MaxEntry.
+	ErrTooLarge = errors.New("entry too large")
+	// ErrBusy is returned when raft did not take the entry in time.
+	ErrBusy = errors.New("the log is busy, the entry was not proposed")
+	// ErrStopped is returned once Close has been called or the node has failed.
+	ErrStopped = errors.New("this replica is stopped")
+	// ErrStale is returned by Read when the asked freshness was not reached in time.
+	ErrStale = errors.New("not fresh enough")
+	// ErrNotVoter is returned by Transfer for a target that cannot lead.
+	ErrNotVoter = errors.New("not a voting member")
+	// ErrStore is what OnFatal is told when the log store failed or hangs.
+	ErrStore = errors.New("log store failed")
+	// ErrDiskSpace is what OnFatal is told, and Open returns, when free disk space
+	// is under the floor.
+	ErrDiskSpace = errors.New("too little disk space")
+	// ErrDataDir is returned by Open for a directory that it cannot or must not use.
+	ErrDataDir = errors.New("data directory")
+	// ErrDamaged is returned by Open, beside ErrDataDir, when log or snapshots cannot
+	// be read back.
+	ErrDamaged = errors.New("damaged")
+)
+
+// Leader is the replica that leads.
+type Leader struct {
+	NodeID string `json:"node_id"`
+	URL    string `json:"url"` // empty when the state does not know it
+}
+
+// NotLeaderError says who leads instead.
+type NotLeaderError struct{ Leader Leader }
+
+func (e *NotLeaderError) Error() string {
+	if e.Leader.URL == "" {
+		return fmt.Sprintf("%v; %q is", ErrNotLeader, e.Leader.NodeID)
+	}
+	return fmt.Sprintf("%v; %q at %s is", ErrNotLeader, e.Leader.NodeID, e.Leader.URL)
+}
+
+// Is makes errors.Is(err, ErrNotLeader) hold.
+func (e *NotLeaderError) Is(target error) bool { return target == ErrNotLeader }
+
+func unknown(cause error) error { return fmt.Errorf("%w: %w", ErrUnknownOutcome, cause) }

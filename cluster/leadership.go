@@ -1,0 +1,199 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+var (
+	errLost   = errors.New("leadership lost")
+	errClosed = errors.New("replica is closing")
+)
+
+// retryTerm is the pause before a leader whose term's work failed tries again.
+const retryTerm = 2 * time.Second
+
+// lead is the leadership loop (I4). raft's channel keeps only the newest word, so
+// "gained" after "gained" means lost and gained again: stop, then start.
+// Owner: Node, until stopping. It blocks while the work of a term ends.
+func (n *Node) lead() {
+	var t *term // the term whose work runs
+	stop := func(cause error) {
+		if t != nil {
+			t.stop(cause)
+			t = nil
+		}
+	}
+	defer func() { stop(errClosed) }()
+	var retry <-chan time.Time
+	for {
+		var failed <-chan error
+		if t != nil {
+			failed = t.failed
+		}
+		select {
+		case <-n.stopping:
+			return
+		case gained := <-n.raft.LeaderCh():
+			stop(errLost)
+			retry = nil
+			if gained {
+				t = n.beginTerm()
+			}
+		case err := <-failed:
+			stop(err)
+			n.log.Warn("work of this term ended, handing leadership over", "error", err)
+			n.handOver()
+			retry = time.After(retryTerm)
+		case <-retry:
+			retry = nil
+			if n.raft.State() == raft.Leader {
+				t = n.beginTerm()
+			}
+		}
+	}
+}
+
+// term is one term's work of the leader.
+type term struct {
+	cancel context.CancelCauseFunc
+	failed chan error    // at most one, when the work cannot go on
+	done   chan struct{} // closed when every goroutine of it has ended
+}
+
+// stop cancels the work and waits for all of it.
+func (t *term) stop(cause error) {
+	t.cancel(cause)
+	<-t.done
+}
+
+func (n *Node) beginTerm() *term {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	t := &term{cancel: cancel, failed: make(chan error, 1), done: make(chan struct{})}
+	// Owner: the leadership loop; ends with ctx, or when the work fails.
+	go func() {
+		defer close(t.done)
+		defer cancel(nil)
+		if err := n.runTerm(ctx); err != nil && ctx.Err() == nil {
+			t.failed <- err
+		}
+	}()
+	return t
+}
+
+// runTerm does the leader's work until ctx ends.
+func (n *Node) runTerm(ctx context.Context) error {
+	number := n.raft.CurrentTerm()
+	// The term's own first entry. When it is applied, everything committed before
+	// is, and our applied index has caught up with the commit index, which raft's
+	// own no-op does not give.
+	applied, _, err := n.apply(ctx, n.entries.termBegin(number))
+	if err != nil {
+		return fmt.Errorf("begin term %d: %w", number, err)
+	}
+	if err := n.machine.WaitApplied(ctx, applied.Index); err != nil {
+		return fmt.Errorf("begin term %d: %w", number, err)
+	}
+	if now := n.raft.CurrentTerm(); now != number {
+		return fmt.Errorf("begin term %d: it is term %d already", number, now)
+	}
+	n.view.update(func(s *viewState) { s.leading, s.term = true, number })
+	defer func() {
+		n.view.update(func(s *viewState) { s.leading, s.term = false, 0 })
+		n.fresh.forget()
+		n.peers.clear()
+	}()
+	n.log.Info("leading", "node", n.id, "term", number, "index", applied.Index)
+
+	if err := n.settleAddress(ctx); err != nil {
+		return err
+	}
+	return n.runTasks(ctx, number)
+}
+
+// runTasks runs the leader's tasks until ctx ends or one fails, and waits for all.
+func (n *Node) runTasks(ctx context.Context, number uint64) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for _, task := range n.opts.LeaderTasks {
+		wg.Add(1)
+		// Owner: this term; ends with ctx.
+		go func() {
+			defer wg.Done()
+			if err := task.Run(ctx, number); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("leader task %q: %w", task.Name, err))
+			}
+		}()
+	}
+	<-ctx.Done()
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// settleAddress makes the cluster know this node by the address it has now: in
+// raft's configuration, and in the state, where its URL stands.
+func (n *Node) settleAddress(ctx context.Context) error {
+	addr := n.parts.transport.LocalAddr()
+	for _, s := range n.configuration().Servers {
+		if s.ID == raft.ServerID(n.id) && s.Address != addr {
+			n.log.Info("address changed", "node", n.id, "from", string(s.Address), "to", string(addr))
+			// With a known id this only changes the address.
+			err := n.await(ctx, func() error { return n.raft.AddVoter(s.ID, addr, 0, n.times.hold()).Error() })
+			if err != nil {
+				return fmt.Errorf("change the address of node %q to %s: %w", n.id, addr, err)
+			}
+		}
+	}
+	self := registry.Member{NodeID: n.id, PeerAddr: string(addr), URL: n.opts.URL}
+	for _, m := range n.members() {
+		if m == self {
+			return nil
+		}
+	}
+	if _, _, err := n.apply(ctx, n.entries.setMember(self)); err != nil {
+		return fmt.Errorf("announce node %q: %w", n.id, err)
+	}
+	return nil
+}
+
+// handOver gives leadership to another voter, if there is one, and waits for it as
+// long as raft tries.
+func (n *Node) handOver() {
+	if _, ok := soleVoter(n.configuration()); ok || n.raft.State() != raft.Leader {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*n.times.hold())
+	defer cancel()
+	if err := n.await(ctx, func() error { return n.raft.LeadershipTransfer().Error() }); err != nil {
+		n.log.Warn("leadership was not handed over", "error", err)
+	}
+}
+
+// await runs a call into raft that knows no context. When ctx ends first the call
+// goes on alone, and its outcome is unknown.
+func (n *Node) await(ctx context.Context, f func() error) error {
+	if !n.futures.enter() {
+		return ErrStopped
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer n.futures.leave()
+		done <- f()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-n.gone:
+		return ErrStopped
+	}
+}

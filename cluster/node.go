@@ -1,0 +1,315 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/kvctrl/kvctrl/internal/diskspace"
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+// Node is a replica's Raft node.
+type Node struct {
+	opts  Options
+	times timings
+	id    string
+	log   hclog.Logger
+	parts parts
+
+	raft    *raft.Raft
+	store   *watchedStore
+	machine *termMachine
+	entries entries
+
+	view  view
+	fresh freshness
+	noop  sharedNoop
+	peers peerHealth
+	marks byteMarks
+
+	slots   chan struct{}  // one per outstanding proposal
+	calls   intake         // calls of Propose, Read and the admin methods under way
+	futures intake         // goroutines that wait for raft's answers
+	loops   sync.WaitGroup // the node's own goroutines
+
+	stopping chan struct{} // closed when Close begins
+	gone     chan struct{} // closed when raft's answers are no longer waited for
+	closing  atomic.Bool
+	failure  atomic.Pointer[error] // what OnFatal was told
+
+	transferRefused transferWatch
+	proposals       counters
+
+	closeOnce sync.Once
+	closed    chan struct{}
+	closeErr  error
+}
+
+// parts are what a node stands on, from the disk and the network or, in tests,
+// from memory. The node owns them and closes them.
+type parts struct {
+	nodeID    string
+	transport raft.Transport
+	store     logStore
+	storePath string
+	snapshots raft.SnapshotStore
+	// bootstrap is the configuration of a cluster to form when there is no state
+	// yet. Empty: wait to be told of one.
+	bootstrap raft.Configuration
+	// hasState is called once the node has a log or a snapshot.
+	hasState func() error
+	// freeBytes and logBytes look at the disk; nil where there is none.
+	freeBytes func() (int64, error)
+	logBytes  func() int64
+	// closePeers ends the transport and all its connections.
+	closePeers func() error
+	// refused counts connections that the peer port did not take.
+	refused func() uint64
+	// release gives up what is held besides (the directory's lock).
+	release func() error
+}
+
+// Open starts a replica: it locks the data directory, opens log and snapshots,
+// listens on the peer port and starts raft. An empty directory becomes a cluster
+// of one. ctx limits opening only.
+//
+// When it returns the state is that of the newest snapshot; the entries above it
+// are applied once there is a leader (Ready).
+func Open(ctx context.Context, o Options) (*Node, error) {
+	o = o.withDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	var undo undoList
+	p, err := diskParts(ctx, o, &undo)
+	if err != nil {
+		return nil, errors.Join(err, undo.run())
+	}
+	n, err := start(o, p)
+	if err != nil {
+		return nil, errors.Join(err, undo.run())
+	}
+	return n, nil
+}
+
+// diskParts opens what a real node stands on. What it has opened is in undo.
+func diskParts(ctx context.Context, o Options, undo *undoList) (parts, error) {
+	log := o.Logger.Named("cluster")
+	dir, err := openDataDir(o, log)
+	if err != nil {
+		return parts{}, err
+	}
+	undo.add(dir.lock.Release)
+	p := parts{nodeID: dir.nodeID, freeBytes: func() (int64, error) { return diskspace.Free(dir.path) }, logBytes: dir.logBytes, release: dir.lock.Release}
+	p.hasState = func() error { return dir.keepLogStore(o.LogStore) }
+	if err := checkSpace(o.MinFreeBytes, dir.path, p.freeBytes); err != nil {
+		return parts{}, err
+	}
+	if p.store, p.storePath, err = openLogStore(dir, o.LogStore, log); err != nil {
+		return parts{}, err
+	}
+	undo.add(p.store.Close)
+	if p.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir.path, 2, log.Named("snapshot")); err != nil {
+		return parts{}, dirError(dir.path, "%w", err)
+	}
+	port, err := listenPeers(ctx, o.PeerAddr, o.PeerAdvertise, log)
+	if err != nil {
+		return parts{}, err
+	}
+	transport := newRaftTransport(port, log)
+	p.transport, p.closePeers, p.refused = transport, transport.close, port.refused.Load
+	undo.add(p.closePeers)
+	p.bootstrap = raft.Configuration{Servers: []raft.Server{{
+		Suffrage: raft.Voter, ID: raft.ServerID(dir.nodeID), Address: transport.LocalAddr(),
+	}}}
+	return p, nil
+}
+
+// start runs a node on its parts. On an error the parts are still the caller's.
+func start(o Options, p parts) (*Node, error) {
+	n := &Node{
+		opts: o, times: o.timings(), id: p.nodeID, log: o.Logger.Named("cluster"), parts: p,
+		entries:  entries{node: p.nodeID},
+		machine:  &termMachine{StateMachine: o.FSM},
+		slots:    make(chan struct{}, o.MaxInFlight),
+		stopping: make(chan struct{}), gone: make(chan struct{}), closed: make(chan struct{}),
+	}
+	n.store = &watchedStore{store: p.store, path: p.storePath, limit: o.StoreTimeout, hook: o.Hooks.StoreCall, fatal: n.fail}
+	cache, err := raft.NewLogCache(128, n.store) // 512 entries of 64 KB would pin 32 MB
+	if err != nil {
+		return nil, err
+	}
+	formed, err := n.startRaft(cache)
+	if err != nil {
+		return nil, err
+	}
+	n.store.armed.Store(true)
+	n.run()
+	n.log.Info("replica started", "node", n.id, "peer", string(p.transport.LocalAddr()), "formed", formed,
+		"last_index", n.raft.LastIndex(), "applied", n.machine.Applied())
+	return n, nil
+}
+
+// startRaft forms the cluster if there is none yet and starts raft. What raft
+// panics for on bad files is an error here: nothing of raft runs yet when it does.
+func (n *Node) startRaft(cache *raft.LogCache) (formed bool, err error) {
+	p := n.parts
+	conf := n.opts.raftConfig(n.id)
+	err = guard(func() error {
+		have, err := raft.HasExistingState(cache, n.store, p.snapshots)
+		if err != nil {
+			return err
+		}
+		if !have && len(p.bootstrap.Servers) > 0 {
+			if err := raft.BootstrapCluster(conf, cache, n.store, p.snapshots, p.transport, p.bootstrap); err != nil {
+				return err
+			}
+			have, formed = true, true
+		}
+		if have && p.hasState != nil {
+			if err := p.hasState(); err != nil {
+				return err
+			}
+		}
+		n.raft, err = raft.NewRaft(conf, n.machine, cache, n.store, p.snapshots, p.transport)
+		return err
+	})
+	if err != nil {
+		return false, startError(n.opts.DataDir, p, err)
+	}
+	if only, ok := soleVoter(n.configuration()); ok && only.ID == raft.ServerID(n.id) {
+		n.electAtOnce()
+	}
+	return formed, nil
+}
+
+// startError names what raft could not read back: the log, a snapshot, or the way
+// from the one to the other.
+func startError(dir string, p parts, cause error) error {
+	if errors.Is(cause, ErrDataDir) {
+		return cause
+	}
+	const way = "if this replica is one of several, move the directory away and let it join again; if it is the only one, bring back a copy of the directory"
+	switch list, err := p.snapshots.List(); {
+	case errors.Is(cause, raft.ErrLogNotFound):
+		first, _ := p.store.FirstIndex()
+		last, _ := p.store.LastIndex()
+		return dirError(dir, "%w: an entry is missing: the log %s has entries %d to %d and does not join up with a snapshot that can be read (%d found; if the newest is damaged, see above in this log); %s",
+			ErrDamaged, p.storePath, first, last, len(list), way)
+	case err == nil && len(list) > 0 && cause.Error() == "failed to load any existing snapshots":
+		return dirError(dir, "%w: none of the %d snapshots in %s can be read, the newest is %s; %s", ErrDamaged, len(list), snapshotDir, list[0].ID, way)
+	}
+	return dirError(dir, "%w: the log %s cannot be read back: %w; %s", ErrDamaged, p.storePath, cause, way)
+}
+
+// electAtOnce spares a cluster of one the wait for a leader that nobody else can
+// be: 0.5 to 1 s by the timings. raft, told of a shorter heartbeat timeout, looks
+// at once whether the old one has passed (followerNotifyCh), and at the start it
+// has. The timeouts stay what they are but for a millisecond.
+func (n *Node) electAtOnce() {
+	rc := n.raft.ReloadableConfig()
+	rc.HeartbeatTimeout -= time.Millisecond
+	if err := n.raft.ReloadConfig(rc); err != nil {
+		n.log.Warn("cannot hurry the first election", "error", err) // it comes by itself
+	}
+}
+
+// run starts the node's goroutines; Close ends and awaits them.
+func (n *Node) run() {
+	for _, loop := range []func(){n.lead, n.observe, n.watch, n.keepFresh} {
+		n.loops.Add(1)
+		go func() {
+			defer n.loops.Done()
+			loop()
+		}()
+	}
+}
+
+// fail is told that this node cannot go on. Any goroutine, also raft's own; it
+// does not block. The first one counts.
+func (n *Node) fail(err error) {
+	if n.closing.Load() || !n.failure.CompareAndSwap(nil, &err) {
+		return
+	}
+	n.log.Error("this replica cannot go on", "error", err)
+	if n.opts.OnFatal != nil {
+		// Not waited for: it may call Close, which would wait for itself.
+		go n.opts.OnFatal(err)
+	}
+}
+
+// failed returns ErrStopped with the reason when the node cannot go on.
+func (n *Node) failed() error {
+	if err := n.failure.Load(); err != nil {
+		return fmt.Errorf("%w: %w", ErrStopped, *err)
+	}
+	return nil
+}
+
+// NodeID says who this replica is.
+func (n *Node) NodeID() string { return n.id }
+
+// Term returns the newest term that this replica knows of.
+func (n *Node) Term() uint64 { return n.raft.CurrentTerm() }
+
+// IsLeader reports whether this replica leads and the term's first entry is
+// applied. It may have lost leadership without knowing yet: only a proposal or a
+// linearizable read proves it.
+func (n *Node) IsLeader() bool {
+	s, _ := n.view.get()
+	return s.leading && n.raft.State() == raft.Leader
+}
+
+// Leader returns the replica that leads, as far as this one knows.
+func (n *Node) Leader() (Leader, bool) {
+	_, id := n.raft.LeaderWithID()
+	if id == "" {
+		return Leader{}, false
+	}
+	return Leader{NodeID: string(id), URL: n.urlOf(string(id))}, true
+}
+
+func (n *Node) urlOf(id string) string {
+	if id == n.id {
+		return n.opts.URL
+	}
+	for _, m := range n.members() {
+		if m.NodeID == id {
+			return m.URL
+		}
+	}
+	return ""
+}
+
+func (n *Node) members() []registry.Member {
+	if n.opts.Members == nil {
+		return nil
+	}
+	return n.opts.Members()
+}
+
+// configuration is the newest one in the log, committed or not.
+func (n *Node) configuration() raft.Configuration {
+	return n.raft.GetConfiguration().Configuration() // answered from a copy, no error, no wait
+}
+
+func soleVoter(c raft.Configuration) (raft.Server, bool) {
+	var only raft.Server
+	voters := 0
+	for _, s := range c.Servers {
+		if s.Suffrage == raft.Voter {
+			only, voters = s, voters+1
+		}
+	}
+	return only, voters == 1
+}
+
+// PeerAddr is the address that other replicas dial.
+func (n *Node) PeerAddr() string { return string(n.parts.transport.LocalAddr()) }

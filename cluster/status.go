@@ -1,0 +1,188 @@
+package cluster
+
+import (
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Status is the node as operators see it. The JSON names are those of
+// GET /admin/status.
+type Status struct {
+	NodeID            string       `json:"node_id"`
+	Role              string       `json:"role"` // leader, follower, candidate, stopped
+	Term              uint64       `json:"term"`
+	Leader            Leader       `json:"leader"`
+	CommitIndex       uint64       `json:"commit_index"`
+	AppliedIndex      uint64       `json:"applied_index"`
+	LastSnapshotIndex uint64       `json:"last_snapshot_index"`
+	LogBytes          int64        `json:"log_bytes"` // on disk
+	Nodes             []NodeStatus `json:"nodes"`
+}
+
+// NodeStatus is one replica as this one sees it. What it cannot know is nil: only
+// the leader hears from the others, and only a replica itself knows what it has
+// applied.
+type NodeStatus struct {
+	NodeID        string  `json:"node_id"`
+	PeerAddr      string  `json:"peer_addr"`
+	URL           string  `json:"url"`
+	Voter         bool    `json:"voter"`
+	Role          string  `json:"role,omitempty"` // leader or follower, when it is known
+	Reachable     *bool   `json:"reachable"`
+	LastContactMS *int64  `json:"last_contact_ms"`
+	AppliedIndex  *uint64 `json:"applied_index"`
+}
+
+// Role is leader, follower, candidate or stopped.
+func (n *Node) Role() string {
+	if n.closing.Load() {
+		return "stopped"
+	}
+	switch n.raft.State() {
+	case raft.Leader:
+		return "leader"
+	case raft.Candidate:
+		return "candidate"
+	case raft.Shutdown:
+		return "stopped"
+	}
+	return "follower"
+}
+
+// Status gives the node's present state. It looks at the disk, a few stats.
+func (n *Node) Status() Status {
+	s := Status{
+		NodeID:            n.id,
+		Role:              n.Role(),
+		Term:              n.raft.CurrentTerm(),
+		CommitIndex:       n.raft.CommitIndex(),
+		AppliedIndex:      n.machine.Applied(),
+		LastSnapshotIndex: n.snapshotIndex(),
+	}
+	s.Leader, _ = n.Leader()
+	if n.parts.logBytes != nil {
+		s.LogBytes = n.parts.logBytes()
+	}
+	leading := n.IsLeader()
+	for _, server := range n.configuration().Servers {
+		id := string(server.ID)
+		node := NodeStatus{NodeID: id, PeerAddr: string(server.Address), URL: n.urlOf(id), Voter: server.Suffrage == raft.Voter}
+		switch {
+		case id == s.Leader.NodeID:
+			node.Role = "leader"
+		case id == n.id:
+			node.Role = s.Role
+		case s.Leader.NodeID != "":
+			node.Role = "follower"
+		}
+		switch {
+		case id == n.id:
+			node.Reachable, node.LastContactMS, node.AppliedIndex = ptr(true), ptr(int64(0)), ptr(s.AppliedIndex)
+		case leading:
+			last, silent := n.peers.lastContact(server.ID)
+			node.Reachable = ptr(!silent)
+			if silent {
+				node.LastContactMS = ptr(time.Since(last).Milliseconds())
+			}
+		case id == s.Leader.NodeID:
+			if last := n.raft.LastContact(); !last.IsZero() {
+				node.Reachable, node.LastContactMS = ptr(true), ptr(time.Since(last).Milliseconds())
+			}
+		}
+		s.Nodes = append(s.Nodes, node)
+	}
+	return s
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// Ready returns nil when this replica has a leader and has caught up: it has
+// applied everything up to its commit index, and with it an entry of the present
+// term, before which lies all that was committed earlier. Otherwise it says what
+// is missing.
+func (n *Node) Ready() error {
+	if err := n.failed(); err != nil {
+		return err
+	}
+	if n.closing.Load() {
+		return ErrStopped
+	}
+	s, _ := n.view.get()
+	if s.leading {
+		return nil
+	}
+	if s.leader == "" {
+		return ErrNoLeader
+	}
+	if s.leader == n.id {
+		return fmt.Errorf("this replica leads since a moment ago and term %d has not begun", n.raft.CurrentTerm())
+	}
+	// The applied index stands still over raft's own first entry of a term; the term
+	// then shows that its second one, the leader's, is not in yet.
+	committed, applied := n.raft.CommitIndex(), n.machine.Applied()
+	if term := n.raft.CurrentTerm(); max(n.machine.appliedTerm(), n.raftStat("last_snapshot_term")) < term {
+		return fmt.Errorf("catching up with leader %q: applied index %d, nothing of term %d yet", s.leader, applied, term)
+	}
+	if applied < committed {
+		return fmt.Errorf("catching up with leader %q: applied index %d of %d", s.leader, applied, committed)
+	}
+	return nil
+}
+
+// snapshotIndex is the index of the newest snapshot.
+func (n *Node) snapshotIndex() uint64 { return n.raftStat("last_snapshot_index") }
+
+// raftStat is one of the numbers that raft tells as a text only.
+func (n *Node) raftStat(name string) uint64 {
+	v, err := strconv.ParseUint(n.raft.Stats()[name], 10, 64)
+	if err != nil {
+		panic(fmt.Sprintf("bug: raft says %s is %q", name, n.raft.Stats()[name]))
+	}
+	return v
+}
+
+// Counters are numbers since the start, for metrics.
+type Counters struct {
+	Applied, Refused, Unknown uint64        // proposals by outcome
+	ProposeTime               time.Duration // of the applied ones, summed
+	InFlight                  int           // proposals that wait, of Options.MaxInFlight
+	StoreCalls, StoreFailures uint64
+	StoreTime                 time.Duration // in appends, summed
+	LogBytesSinceSnapshot     int64
+	PeerConnectionsRefused    uint64
+}
+
+type counters struct {
+	byOutcome [3]atomic.Uint64
+	nanos     atomic.Int64
+}
+
+func (c *counters) count(kind outcome, took time.Duration) {
+	c.byOutcome[kind].Add(1)
+	if kind == outcomeApplied {
+		c.nanos.Add(int64(took))
+	}
+}
+
+// Counters gives the node's numbers.
+func (n *Node) Counters() Counters {
+	c := Counters{
+		Applied:               n.proposals.byOutcome[outcomeApplied].Load(),
+		Refused:               n.proposals.byOutcome[outcomeRefused].Load(),
+		Unknown:               n.proposals.byOutcome[outcomeUnknown].Load(),
+		ProposeTime:           time.Duration(n.proposals.nanos.Load()),
+		InFlight:              len(n.slots),
+		StoreCalls:            n.store.calls.Load(),
+		StoreFailures:         n.store.fails.Load(),
+		StoreTime:             time.Duration(n.store.nanos.Load()),
+		LogBytesSinceSnapshot: n.bytesSinceSnapshot(),
+	}
+	if n.parts.refused != nil {
+		c.PeerConnectionsRefused = n.parts.refused()
+	}
+	return c
+}
