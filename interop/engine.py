@@ -1,0 +1,101 @@
+"""A real LMCache engine on the CPU: its configuration, its life, and what its log says about the controller."""
+
+import json
+import os
+import re
+import urllib.request
+
+from processes import Process, wait_until
+
+CHUNK = 256
+INSIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "inside")
+
+
+class Engine:
+    """One instance with one worker. After kill(), start() is a new process with the same instance id on new ports."""
+
+    def __init__(self, instance, release, controller_ports, ports, run_dir):
+        self.instance = instance
+        self._release, self._controller_ports, self._ports, self._run_dir = release, controller_ports, ports, run_dir
+        self._starts = 0
+        self.process = None
+
+    def start(self):
+        self._starts += 1
+        self.worker_port, self.p2p_port, lookup_port, self._api_port = (self._ports.take() for _ in range(4))
+        home = os.path.join(self._run_dir, f"{self.instance}-{self._starts}")
+        os.makedirs(home)
+        config = {
+            "chunk_size": CHUNK,
+            "local_cpu": True,
+            "max_local_cpu_size": 0.2,
+            "enable_controller": True,
+            "lmcache_instance_id": self.instance,
+            "controller_pull_url": f"127.0.0.1:{self._controller_ports['pull']}",
+            "controller_reply_url": f"127.0.0.1:{self._controller_ports['reply']}",
+            "lmcache_worker_ports": [self.worker_port],
+            # A full sync that is asked for before the engine has finished starting fails, so heartbeats wait a little.
+            "lmcache_worker_heartbeat_delay_time": 3,
+            "lmcache_worker_heartbeat_time": 1,
+            "internal_api_server_enabled": True,
+            "internal_api_server_port_start": self._api_port - 1,  # the worker of rank 0 takes the next one
+            "pre_caching_hash_algorithm": "builtin",
+            "enable_p2p": True,
+            "p2p_host": "127.0.0.1",
+            "p2p_init_ports": [self.p2p_port],
+            "p2p_lookup_ports": [lookup_port],
+            "transfer_channel": "mock_memory",
+            "extra_config": {
+                "full_sync_startup_delay_s": 0.5,
+                "full_sync_status_poll_interval_s": 1.0,
+                "worker_socket_recv_timeout_ms": 10000,
+            },
+        }
+        path = os.path.join(home, "engine.yaml")
+        with open(path, "w") as f:
+            json.dump(config, f)  # JSON is YAML
+        self.process = Process(
+            f"{self.instance} (start {self._starts})",
+            [self._release.python, os.path.join(INSIDE, "engine.py"), "--config", path],
+            home + ".log", self._release.env(), home)
+
+    def kill(self):
+        self.process.kill()
+
+    def wait_registered(self):
+        self._wait("registration", lambda: self._count("Received heartbeat_url from controller"))
+
+    def wait_settled(self):
+        """Running, told by a heartbeat answered from now on what the controller wants of it, and not frozen.
+
+        Two heartbeats: the answer to the first one has been acted upon when the second one is answered.
+        """
+        self._wait("start", lambda: self._count("LMCache engine is running"))
+        answered = "Received heartbeat response with"
+        before = self._count(answered)
+        self._wait("two heartbeats", lambda: self._count(answered) >= before + 2)
+        self._wait("end of the full sync", lambda: self._count("Starting full sync for worker")
+                   == self._count("Exiting freeze mode after full sync"))
+
+    def full_syncs(self):
+        """The reasons of the full syncs that this process was asked for."""
+        return re.findall(r"Received full sync command with reason: (\w+)", self.process.log())
+
+    def store(self, start, end):
+        answer = self._post(f"/cache/store?tokens_mock={start},{end}")
+        if answer.get("status") != "success":
+            raise RuntimeError(f"{self.instance} did not store tokens {start} to {end}: {answer}")
+
+    def p2p_lookup(self, start, end):
+        return self._post(f"/interop/p2p_lookup?start={start}&end={end}")
+
+    def _post(self, path):
+        request = urllib.request.Request(f"http://127.0.0.1:{self._api_port}{path}", method="POST")
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)
+
+    def _count(self, text):
+        return self.process.log().count(text)
+
+    def _wait(self, what, condition):
+        wait_until(f"{what} of {self.instance}", condition, 120, self.process)

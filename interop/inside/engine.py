@@ -1,0 +1,39 @@
+"""Starts LMCache's own standalone engine, with one route more on its internal API.
+
+Runs inside the virtual environment. An engine asks the controller for P2P lookups only while it serves a request of
+a model server; the added route makes it do exactly that, with the engine's own code, for the tokens [start, end).
+"""
+
+import asyncio
+import runpy
+
+from starlette.requests import Request
+
+from lmcache.v1.internal_api_server.vllm import cache_api
+
+
+@cache_api.router.post("/interop/p2p_lookup")
+async def p2p_lookup(request: Request, start: int, end: int):
+    engine = request.app.state.lmcache_adapter.lmcache_engine
+    storage = engine.storage_manager
+    chunks = list(engine.token_database.process_tokens(list(range(start, end))))
+    keys = [key for _, _, key in chunks]
+
+    async def ask_and_fetch():
+        backend = storage.storage_backends["P2PBackend"]
+        promised = await backend.batched_async_contains("interop", keys)
+        if not promised:
+            return {"promised_chunks": 0, "fetched_chunks": 0}
+        ends = [0] + [end for _, end, _ in chunks]
+        objects = await backend.batched_get_non_blocking(
+            "interop", keys[:promised], {"cum_chunk_lengths": ends[:promised + 1]})
+        for memory in objects:
+            memory.unpin()
+            memory.ref_count_down()
+        return {"promised_chunks": promised, "fetched_chunks": len(objects)}
+
+    # The backend's sockets belong to the storage manager's loop, which runs in another thread than this server.
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask_and_fetch(), storage.loop))
+
+
+runpy.run_module("lmcache.v1.standalone", run_name="__main__")

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Drives real LMCache engines through kvctrld and through LMCache's own controller, and compares the answers."""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+
+import release
+import report
+from controllers import Kvctrld, LMCacheController
+from differences import REASONS
+from processes import GaveUp, Ports, Process, end_all
+from stand import Stand
+from steps import STEPS
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NOT_REACHED = "not reached"
+
+
+def main():
+    args = arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    names = [args.only] if args.only else ["kvctrld", "lmcache"]
+    binary = os.path.abspath(os.environ.get("KVCTRLD") or os.path.join(ROOT, "bin", "kvctrld"))
+    if "kvctrld" in names and not os.access(binary, os.X_OK):
+        sys.exit(f"interop: no kvctrld at {binary}: build it first, or name it in KVCTRLD")
+    version = os.environ.get("LMCACHE") or release.BASE
+    venv = os.path.abspath(os.environ.get("KVCTRL_INTEROP_VENV") or os.path.join(ROOT, ".interop", "venv"))
+    try:
+        package = release.prepare(version, venv)
+    except release.CannotHave as why:
+        print(f"interop: {why}")
+        sys.exit(0 if os.environ.get("INTEROP_OPTIONAL") == "1" else 3)
+
+    run_dir = tempfile.mkdtemp(prefix="kvctrl-interop-")
+    ports, answers, faults = Ports(), {}, []
+    for name in names:
+        home = os.path.join(run_dir, name)
+        os.mkdir(home)
+        if name == "kvctrld":
+            controller = Kvctrld(binary, package.hash_profile(), ports, home)
+        else:
+            controller = LMCacheController(package, ports, home)
+        answers[name], fault = run(Stand(controller, package, ports))
+        if fault:
+            faults.append(fault)
+    faults += compare(answers, version)
+    for fault in faults:
+        print(f"FAILED {fault}")
+    if not faults:
+        print("every answer as expected, every difference explained" if len(names) == 2 else "done")
+    if faults or args.keep:
+        print(f"logs are in {run_dir}")
+    else:
+        shutil.rmtree(run_dir)
+    sys.exit(1 if faults else 0)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=["kvctrld", "lmcache"], help="run one of the two controllers")
+    parser.add_argument("--keep", action="store_true", help="keep the logs of a run without faults too")
+    return parser.parse_args()
+
+
+def run(stand):
+    """Returns the answers by step and, if the script could not go on to its end, why."""
+    answers, begun = {}, time.monotonic()
+    name = stand.controller.name
+    try:
+        for step in STEPS:
+            try:
+                answers[step.id] = step.run(stand)
+            except GaveUp as why:
+                if name == "kvctrld":
+                    raise
+                answers[step.id] = str(why)  # LMCache's controller is recorded, not judged
+            print(f"{name} {time.monotonic() - begun:5.1f} s  {step.title}: {report.text(answers[step.id])}", flush=True)
+    except Exception as why:
+        fault = f"{name} at step {step.id}: {why}"
+        print(fault)
+        traceback.print_exc()
+        for process in Process.started:
+            print(f"--- end of {process.log_path}\n" + "\n".join(process.log().splitlines()[-15:]))
+        return answers, fault
+    finally:
+        end_all()
+    return answers, None
+
+
+def compare(answers, version):
+    """Prints the table and returns what is wrong: an answer of kvctrld, or a difference without a reason."""
+    faults = []
+    print(f"\nengines: lmcache {version}\n")
+    report.row("step", *answers, *(["same, or why not"] if len(answers) == 2 else []))
+    for step in STEPS:
+        given = [by_step.get(step.id, NOT_REACHED) for by_step in answers.values()]
+        cells = [report.text(answer) for answer in given]
+        if "kvctrld" in answers and step.id in answers["kvctrld"] and not step.satisfied_by(answers["kvctrld"][step.id]):
+            faults.append(f"kvctrld at step {step.id}: want {report.expected(step)}, got {cells[0]}")
+        if len(given) == 2:
+            if NOT_REACHED in given:
+                cells.append("")
+            elif given[0] == given[1]:
+                cells.append("same")
+            else:
+                cells.append(REASONS.get(step.id, "UNEXPLAINED"))
+                if step.id not in REASONS:
+                    faults.append(f"unexplained difference at step {step.id}: {cells[0]} and {cells[1]}")
+        report.row(step.title, *cells)
+    return faults
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interop: interrupted")
+    finally:
+        end_all()

@@ -1,0 +1,95 @@
+"""A test stand: one controller with two engines, and the questions that the steps put to it."""
+
+import json
+import os
+import re
+import subprocess
+
+from engine import CHUNK, INSIDE, Engine
+from processes import wait_until
+
+CPU = "LocalCPUBackend"
+
+
+class Stand:
+    def __init__(self, controller, release, ports):
+        self.controller, self.release = controller, release
+        self.engines = [Engine(name, release, controller.monitor_ports, ports, controller.run_dir)
+                        for name in ("inst0", "inst1")]
+        self.last_move = None
+
+    def start(self):
+        self.controller.start()
+        # One after the other: LMCache prefers the instance that registered first.
+        for engine in self.engines:
+            engine.start()
+            engine.wait_registered()
+
+    def wait_settled(self):
+        for engine in self.engines:
+            engine.wait_settled()
+
+    def post(self, path, timeout=30, **body):
+        return self.plain(*self.controller.request("POST", path, body, timeout))
+
+    def plain(self, status, body):
+        """An answer as it is compared: without what differs in every run."""
+        if isinstance(body, dict):
+            body.pop("event_id", None)
+            if status == 200 and len(body) == 1:
+                body = next(iter(body.values()))
+        body = json.loads(self._named_ports(json.dumps(body)))
+        return body if status == 200 else {"status": status, "detail": detail(body)}
+
+    def _named_ports(self, text):
+        for engine in self.engines:
+            text = re.sub(rf"127\.0\.0\.1:{engine.p2p_port}\b", f"{engine.instance}.p2p", text)
+        return text
+
+    def lookup(self, start, end):
+        return self.post("/lookup", tokens=list(range(start, end)))
+
+    def move(self, source, target, start, end, copy, location=CPU, timeout=30):
+        body = {"old_position": [source, CPU], "new_position": [target, location],
+                "tokens": list(range(start, end)), "should_copy": copy}
+        status, answer = self.controller.request("POST", "/move", body, timeout)
+        if status == 200:
+            self.last_move = answer["event_id"]
+        return self.plain(status, answer)
+
+    def store(self, engine, start, end):
+        """Stores at an engine and waits until the controller has counted the chunks."""
+        expected = self.keys(engine.instance) + (end - start) // CHUNK
+        engine.store(start, end)
+        self.wait_keys(engine.instance, expected)
+
+    def wait_keys(self, instance, count, seconds=30):
+        """Waits for the events of a change, by the controller's own count, so that each lookup is asked only once."""
+        wait_until(f"{self.controller.name} counts {count} keys at {instance}",
+                   lambda: self.keys(instance) == count, seconds, self.controller.process)
+
+    def keys(self, instance):
+        _, stats = self.controller.request("GET", "/controller/key-stats")
+        return sum(i["key_count"] for i in stats["instances"] if i["instance_id"] == instance)
+
+    def workers(self, *fields):
+        infos = []
+        for engine in self.engines:
+            infos += self.post("/query_worker_info", instance_id=engine.instance)
+        return [{field: info[field] for field in fields} for info in infos]
+
+    def full_syncs(self):
+        """The reasons of all full syncs the engines that run now were asked for."""
+        return {engine.instance: engine.full_syncs() for engine in self.engines}
+
+    def p2p_ask(self, start, end, *askers):
+        command = [self.release.python, os.path.join(INSIDE, "p2p_ask.py"),
+                   str(self.controller.monitor_ports["reply"]), str(start), str(end), *askers]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=self.release.env())
+        if done.returncode:
+            raise RuntimeError(f"p2p_ask.py: {done.stderr.strip()}")
+        return json.loads(self._named_ports(done.stdout.splitlines()[-1]))
+
+
+def detail(body):
+    return body.get("detail", body) if isinstance(body, dict) else body
