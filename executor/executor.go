@@ -1,0 +1,375 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/kvctrl/kvctrl/cluster"
+	"github.com/kvctrl/kvctrl/fsm"
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+// Log is where commands become entries; *cluster.Node is one.
+type Log interface {
+	Propose(ctx context.Context, entry []byte) (cluster.Applied, error)
+}
+
+// Options are an executor's parts and limits.
+type Options struct {
+	Log      Log
+	Registry func() *registry.Registry // asked anew for each command
+	Dialer   Dialer                    // default: ZMQ REQ
+	Logger   hclog.Logger
+
+	// Deadline is the longest wait for a worker's answer (30 s), and for earlier
+	// commands to free the workers.
+	Deadline time.Duration
+	// LogWait is the longest wait for an entry to be committed (10 s).
+	LogWait time.Duration
+	// MaxOpen is how many commands may be open at a time (1 024); more are refused
+	// with ErrBusy.
+	MaxOpen int
+	// Now is the clock that stamps entries (time.Now).
+	Now func() time.Time
+}
+
+func (o Options) withDefaults() Options {
+	if o.Dialer == nil {
+		o.Dialer = newZMQDialer()
+	}
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	if o.Deadline == 0 {
+		o.Deadline = 30 * time.Second
+	}
+	if o.LogWait == 0 {
+		o.LogWait = 10 * time.Second
+	}
+	if o.MaxOpen == 0 {
+		o.MaxOpen = 1024
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// Validate names every fault at once.
+func (o Options) Validate() error {
+	var faults []error
+	if o.Log == nil {
+		faults = append(faults, errors.New("no Log"))
+	}
+	if o.Registry == nil {
+		faults = append(faults, errors.New("no Registry"))
+	}
+	if o.Deadline < 0 || o.LogWait < 0 || o.MaxOpen < 0 {
+		faults = append(faults, fmt.Errorf("Deadline %s, LogWait %s and MaxOpen %d must not be negative", o.Deadline, o.LogWait, o.MaxOpen))
+	}
+	return errors.Join(faults...)
+}
+
+// Executor acts on workers while this replica leads.
+type Executor struct {
+	opts  Options
+	log   hclog.Logger
+	slots *slots
+	stats counters
+
+	mu   sync.Mutex
+	lead *leadership     // nil while this replica does not lead
+	runs map[string]*run // open commands of this leadership, by event id
+}
+
+// leadership is one term's right to act.
+type leadership struct {
+	ctx  context.Context // ends with the leadership
+	term uint64
+	wg   sync.WaitGroup // commands under way
+}
+
+// run is a command under way. event and err are set before done is closed.
+type run struct {
+	fingerprint [16]byte
+	created     chan struct{} // closed once the event is in the log; may stay open when it fails
+	done        chan struct{}
+	event       registry.Event
+	err         error
+}
+
+// New makes an executor; it acts once Lead is called.
+func New(o Options) (*Executor, error) {
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("executor: %w", err)
+	}
+	o = o.withDefaults()
+	return &Executor{opts: o, log: o.Logger, slots: newSlots(), runs: map[string]*run{}}, nil
+}
+
+// Lead gives the right to act until ctx ends, and returns when every command under
+// way has ended. It is a cluster.LeaderTask: terms do not overlap.
+func (e *Executor) Lead(ctx context.Context, term uint64) error {
+	l := &leadership{ctx: ctx, term: term}
+	e.mu.Lock()
+	e.lead = l
+	e.mu.Unlock()
+
+	<-ctx.Done()
+
+	e.mu.Lock()
+	e.lead = nil
+	e.mu.Unlock()
+	l.wg.Wait()
+	return nil
+}
+
+// Do carries a command out and returns its event. It waits for the outcome unless
+// the command is detached or ctx ends; the command itself goes on either way.
+//
+// Errors: *UnknownInstanceError, *PlanError, *ConflictError, ErrNotLeading and
+// ErrBusy mean that nothing was sent. *CommandError carries an event that ended
+// other than done. ErrOutcomeUnknown and ctx's own error leave it open: the event's
+// id, in the returned event, tells later.
+func (e *Executor) Do(ctx context.Context, c Command) (registry.Event, error) {
+	if err := c.validate(); err != nil {
+		return registry.Event{}, err
+	}
+	if c.EventID == "" {
+		c.EventID = NewEventID(c.Kind)
+	}
+	if c.Deadline <= 0 {
+		c.Deadline = e.opts.Deadline
+	}
+	r, err := e.start(c)
+	if err != nil {
+		return registry.Event{}, err
+	}
+	if c.Detach {
+		return e.detached(ctx, c, r)
+	}
+	select {
+	case <-r.done:
+		return r.event, r.err
+	case <-ctx.Done():
+		return registry.Event{ID: c.EventID, Kind: c.Kind, State: registry.EventRunning}, ctx.Err()
+	}
+}
+
+// start returns the run of a command: a new one, or the one that its event id stands
+// for already.
+func (e *Executor) start(c Command) (*run, error) {
+	fingerprint := c.fingerprint()
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := e.lead
+	if l == nil || l.ctx.Err() != nil {
+		return nil, ErrNotLeading
+	}
+	if r := e.runs[c.EventID]; r != nil {
+		if r.fingerprint != fingerprint {
+			return nil, &ConflictError{Event: registry.Event{ID: c.EventID, Kind: c.Kind, Source: c.Source}}
+		}
+		return r, nil
+	}
+	reg := e.opts.Registry()
+	if ev, ok := reg.Event(c.EventID); ok {
+		return settled(c, fingerprint, ev)
+	}
+	tasks, err := plan(reg, &c, c.EventID)
+	if err != nil {
+		return nil, err
+	}
+	if len(e.runs) >= e.opts.MaxOpen {
+		return nil, fmt.Errorf("%d commands are open, the most there may be: %w", len(e.runs), ErrBusy)
+	}
+	r := &run{fingerprint: fingerprint, created: make(chan struct{}), done: make(chan struct{})}
+	e.runs[c.EventID] = r
+	l.wg.Add(1)
+	// Owner: this leadership, which waits for it in Lead. It ends with the command's
+	// last deadline or with l.ctx.
+	go func() {
+		defer l.wg.Done()
+		ev, err := e.carryOut(l, c, tasks, r)
+		e.mu.Lock()
+		delete(e.runs, c.EventID)
+		e.mu.Unlock()
+		r.event, r.err = ev, err
+		e.stats.finished(c.Kind, ev, err)
+		close(r.done)
+	}()
+	return r, nil
+}
+
+// settled answers for an event that is in the log already and not under way here.
+func settled(c Command, fingerprint [16]byte, ev registry.Event) (*run, error) {
+	if ev.Kind != c.Kind || ev.Fingerprint != fingerprint {
+		return nil, &ConflictError{Event: ev}
+	}
+	r := &run{fingerprint: fingerprint, created: make(chan struct{}), done: make(chan struct{}), event: ev}
+	close(r.created)
+	switch {
+	case ev.State == registry.EventDone:
+	case ev.State.Final():
+		r.err = &CommandError{Event: ev, Cause: causeOf(ev)}
+	default:
+		// Of this term, and its goroutine has just ended without its last entry.
+		r.err = fmt.Errorf("event %q: %w", ev.ID, ErrOutcomeUnknown)
+	}
+	close(r.done)
+	return r, nil
+}
+
+// carryOut is steps 2 to 6 of the package's comment.
+func (e *Executor) carryOut(l *leadership, c Command, tasks []task, r *run) (registry.Event, error) {
+	blank := registry.Event{ID: c.EventID, Kind: c.Kind}
+	result, err := e.propose(l, fsm.EncodeCreateEvent(registry.EventCreate{
+		ID: c.EventID, Kind: c.Kind, Source: c.Source, Dest: c.Dest,
+		Fingerprint: r.fingerprint, Tokens: int64(len(c.tokens())), Term: l.term, At: e.now(),
+	}))
+	if errors.Is(err, ErrNotLeading) {
+		return blank, err
+	}
+	if err != nil {
+		return e.abandon(l, c, err)
+	}
+	created, ok := result.(registry.EventCreateResult)
+	switch {
+	case !ok:
+		return blank, fmt.Errorf("bug: creating an event was answered with %T", result)
+	case created.Refused != "":
+		return blank, fmt.Errorf("%s: %w", created.Refused, ErrBusy)
+	case created.Existing:
+		earlier, err := settled(c, r.fingerprint, created.Event)
+		if err != nil {
+			return created.Event, err
+		}
+		return earlier.event, earlier.err
+	}
+	close(r.created)
+
+	workers := make([]registry.WorkerRef, len(tasks))
+	for i, t := range tasks {
+		workers[i] = t.worker
+	}
+	waiting, cancel := context.WithTimeout(l.ctx, c.Deadline)
+	err = e.slots.acquire(waiting, workers)
+	cancel()
+	if err != nil {
+		return e.abandon(l, c, fmt.Errorf("the workers of instance %q were busy with earlier commands for %s: %w", c.Source.Instance, c.Deadline, ErrBusy))
+	}
+	defer e.slots.release(workers)
+
+	result, err = e.propose(l, fsm.EncodeRunEvent(registry.EventRun{ID: c.EventID, Term: l.term, Workers: workers, At: e.now()}))
+	if refused, ok := result.(error); ok {
+		err = refused
+	}
+	if err != nil {
+		return e.abandon(l, c, err)
+	}
+	finish, cause := judge(&c, e.ask(l, c.Deadline, tasks))
+	ev, err := e.finish(l, c, finish)
+	if err == nil && cause != "" {
+		e.log.Info("command did not succeed", "event", ev.ID, "state", string(ev.State), "instance", c.Source.Instance, "detail", ev.Detail)
+		err = &CommandError{Event: ev, Cause: cause}
+	}
+	return ev, err
+}
+
+// abandon closes an event of which nothing was sent.
+func (e *Executor) abandon(l *leadership, c Command, why error) (registry.Event, error) {
+	why = fmt.Errorf("event %q: nothing was sent: %w", c.EventID, why)
+	ev, err := e.finish(l, c, registry.EventFinish{State: registry.EventFailed, Detail: why.Error()})
+	if err != nil {
+		return ev, err
+	}
+	return ev, why
+}
+
+// finish writes the event's end and returns the event as the log has it. While this
+// replica leads it tries until it is written: an event left open would stay open for
+// the rest of the term.
+func (e *Executor) finish(l *leadership, c Command, f registry.EventFinish) (registry.Event, error) {
+	f.ID, f.Term, f.At = c.EventID, l.term, e.now()
+	entry := fsm.EncodeFinishEvent(f)
+	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
+		// A refusal means that an earlier try was written after all, or that the
+		// event was never created: either way there is nothing left to write.
+		if _, err := e.propose(l, entry); err == nil {
+			break
+		}
+		select {
+		case <-l.ctx.Done():
+			lost := registry.Event{ID: c.EventID, Kind: c.Kind, Source: c.Source, Dest: c.Dest, State: registry.EventRunning, Workers: f.Workers}
+			return lost, fmt.Errorf("event %q: %w", c.EventID, ErrOutcomeUnknown)
+		case <-time.After(pause):
+		}
+	}
+	ev, ok := e.opts.Registry().Event(c.EventID)
+	if !ok {
+		ev = registry.Event{ID: c.EventID, Kind: c.Kind, Source: c.Source, Dest: c.Dest, State: f.State, NumTokens: f.NumTokens, Detail: f.Detail, Workers: f.Workers}
+	}
+	return ev, nil
+}
+
+// The pauses between tries to write an event's end grow from retryFirst to retryMost.
+const (
+	retryFirst = 50 * time.Millisecond
+	retryMost  = 2 * time.Second
+)
+
+// detached waits only until the event is in the log.
+func (e *Executor) detached(ctx context.Context, c Command, r *run) (registry.Event, error) {
+	select {
+	case <-r.created:
+	case <-r.done:
+		return r.event, r.err
+	case <-ctx.Done():
+		return registry.Event{ID: c.EventID, Kind: c.Kind}, ctx.Err()
+	}
+	if ev, ok := e.opts.Registry().Event(c.EventID); ok {
+		return ev, nil
+	}
+	return registry.Event{ID: c.EventID, Kind: c.Kind, State: registry.EventPending}, nil
+}
+
+// propose commits an entry of this leadership.
+func (e *Executor) propose(l *leadership, entry []byte) (any, error) {
+	ctx, cancel := context.WithTimeout(l.ctx, e.opts.LogWait)
+	defer cancel()
+	applied, err := e.opts.Log.Propose(ctx, entry)
+	switch {
+	case err == nil:
+		return applied.Result, nil
+	case errors.Is(err, cluster.ErrNotLeader):
+		return nil, fmt.Errorf("%w: %w", ErrNotLeading, err)
+	default:
+		return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	}
+}
+
+func (e *Executor) now() registry.Micros { return registry.Micros(e.opts.Now().UnixMicro()) }
+
+// causeOf reads the cause back from an event that ended earlier.
+func causeOf(ev registry.Event) Cause {
+	switch ev.State {
+	case registry.EventTimedOut:
+		return CauseTimeout
+	case registry.EventInterrupted:
+		return CauseInterrupted
+	case registry.EventPartial:
+		for _, w := range ev.Workers {
+			if w.State != registry.EventDone {
+				return CausePartial
+			}
+		}
+		return CauseDisagree
+	}
+	return CauseWorkerError
+}
