@@ -70,7 +70,7 @@ func (o Options) Validate() error {
 		faults = append(faults, errors.New("no Registry"))
 	}
 	if o.Deadline < 0 || o.LogWait < 0 || o.MaxOpen < 0 {
-		faults = append(faults, fmt.Errorf("Deadline %s, LogWait %s and MaxOpen %d must not be negative", o.Deadline, o.LogWait, o.MaxOpen))
+		faults = append(faults, fmt.Errorf("limits below zero: Deadline %s, LogWait %s, MaxOpen %d", o.Deadline, o.LogWait, o.MaxOpen))
 	}
 	return errors.Join(faults...)
 }

@@ -458,7 +458,7 @@ func TestHealth_Codes(t *testing.T) {
 
 func TestOptions_Validate(t *testing.T) {
 	_, err := New(Options{Deadline: -1})
-	for _, want := range []string{"no Log", "no Registry", "negative"} {
+	for _, want := range []string{"no Log", "no Registry", "below zero"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v lacks %q", err, want)
 		}
