@@ -53,6 +53,7 @@ type setTable[V any] struct {
 	retired        []uint32 // a queue: from head on
 	retiredHead    int
 	retiredHolders int
+	maxRetired     int // maxRetired, but for tests that want ids used again soon
 
 	freeze uint64       // number of the last freeze
 	frozen atomic.Int64 // freezes that are not released; Release subtracts
@@ -61,6 +62,7 @@ type setTable[V any] struct {
 
 func (t *setTable[V]) init() {
 	t.byHash = make(map[uint64]uint32)
+	t.maxRetired = maxRetired
 	dir := make([]atomic.Pointer[segment[V]], 4)
 	t.dir.Store(&dir)
 	t.bytes = int64(len(dir)) * 8
@@ -178,7 +180,7 @@ func (t *setTable[V]) retire(id uint32, m *setMeta) {
 	m.refs = queuedBit
 	t.retired = append(t.retired, id)
 	t.retiredHolders += t.size(id, m)
-	for len(t.retired)-t.retiredHead > maxRetired || t.retiredHolders > maxRetiredHolders {
+	for len(t.retired)-t.retiredHead > t.maxRetired || t.retiredHolders > maxRetiredHolders {
 		old := t.retired[t.retiredHead]
 		t.retiredHead++
 		om := t.of(old)
