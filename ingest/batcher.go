@@ -1,0 +1,360 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/kvctrl/kvctrl/cluster"
+	"github.com/kvctrl/kvctrl/fsm"
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+const (
+	// maxMaxBatch leaves room in an entry for the record that fills the batch.
+	maxMaxBatch = fsm.MaxEntry / 2
+
+	retryMin = 10 * time.Millisecond
+	retryMax = time.Second
+
+	// localWait bounds how long an acknowledged batch waits for this replica to apply
+	// it too before its waiters are told.
+	localWait = 250 * time.Millisecond
+)
+
+// Why a record was not taken.
+var (
+	errQueueFull = errors.New("the queue towards the log is full")
+	errClosed    = errors.New("this replica is shutting down")
+	errTooLarge  = errors.New("does not fit into a log entry")
+)
+
+// outcome is what became of a record.
+type outcome struct {
+	// Err is why it was not applied; it will not be.
+	Err error
+	// Duplicate: applied, but by an earlier attempt whose answer was lost; Result is empty.
+	Duplicate bool
+	Result    fsm.RecordResult
+}
+
+// batcher puts records into batches and the batches into the log: in order, each
+// exactly once, one at a time (I1, I2).
+//
+// A batch is proposed as soon as the one before it is acknowledged, with whatever has
+// come together since. So an idle system proposes at once, and a busy one fills
+// larger batches the longer the log takes.
+//
+// Concurrency: add, barrier, close and the figures from any goroutine; run from one.
+type batcher struct {
+	log     Log
+	state   State
+	session registry.SessionID
+	now     func() time.Time
+	logger  hclog.Logger
+	stats   *counters
+
+	maxQueue, maxBatch int
+	proposeTimeout     time.Duration
+
+	mu      sync.Mutex
+	changed sync.Cond // on mu: work, space or an end
+	open    *batch    // takes records; may be empty
+	sealed  []*batch  // full, oldest first
+	flying  *batch    // being proposed
+	bytes   int       // of sealed and flying
+	spare   []*batch
+	closed  bool
+
+	number uint64 // of the last batch; run only
+}
+
+// batch is a batch of records with what ingest has to remember of each.
+type batch struct {
+	entry *fsm.Batch
+	ops   []int // operations per record
+	// waiters are told when the batch is acknowledged.
+	waiters []waiter
+	size    int // counted in batcher.bytes since it was sealed
+}
+
+type waiter struct {
+	record int // -1: the whole batch
+	tell   func(outcome)
+}
+
+func newBatcher(o Options, stats *counters) *batcher {
+	q := &batcher{
+		log: o.Log, state: o.State, session: o.Session, now: o.Now, logger: o.Logger, stats: stats,
+		maxQueue: o.MaxQueue, maxBatch: o.MaxBatch, proposeTimeout: o.ProposeTimeout,
+	}
+	q.changed.L = &q.mu
+	q.open = q.fresh()
+	return q
+}
+
+// add appends the record that put makes. ops is how many operations it holds. tell,
+// if not nil, is called once, from the batcher's goroutine, unless add returns an
+// error; it must not block.
+//
+// At the bound of the queue add waits, unless urgent: then it has a reserve, and
+// beyond that returns errQueueFull.
+func (q *batcher) add(urgent bool, ops int, put func(*fsm.Batch) int, tell func(outcome)) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for !urgent && q.queued() >= q.maxQueue && !q.closed {
+		q.stats.blocked.Add(1)
+		q.changed.Wait()
+	}
+	switch {
+	case q.closed:
+		return errClosed
+	case urgent && q.queued() >= q.maxQueue+q.maxQueue/16:
+		return errQueueFull
+	}
+	record := put(q.open.entry)
+	if record < 0 && q.open.entry.Records() > 0 {
+		q.seal()
+		record = put(q.open.entry)
+	}
+	if record < 0 {
+		return errTooLarge
+	}
+	q.open.ops = append(q.open.ops, ops)
+	if tell != nil {
+		q.open.waiters = append(q.open.waiters, waiter{record, tell})
+	}
+	if q.open.entry.Len() >= q.maxBatch {
+		q.seal()
+	}
+	q.changed.Broadcast()
+	return nil
+}
+
+// barrier calls tell when everything taken so far is in the log, which may be at once.
+func (q *batcher) barrier(tell func(outcome)) {
+	q.mu.Lock()
+	last := q.flying
+	if len(q.sealed) > 0 {
+		last = q.sealed[len(q.sealed)-1]
+	}
+	if q.open.entry.Records() > 0 {
+		last = q.open
+	}
+	if last != nil {
+		last.waiters = append(last.waiters, waiter{-1, tell})
+	}
+	q.mu.Unlock()
+	if last == nil {
+		tell(outcome{})
+	}
+}
+
+// close refuses further records and wakes who waits in add. run ends when the queue
+// is empty, or with its context.
+func (q *batcher) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.changed.Broadcast()
+}
+
+// queued is the size of all that is taken and not acknowledged. Under mu.
+func (q *batcher) queued() int {
+	n := q.bytes
+	if q.open.entry.Records() > 0 {
+		n += q.open.entry.Len()
+	}
+	return n
+}
+
+// figures is what Stats shows of the queue.
+func (q *batcher) figures() (bytes, outstanding int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.flying != nil {
+		outstanding = 1
+	}
+	return q.queued(), outstanding
+}
+
+// seal closes the open batch. Under mu.
+func (q *batcher) seal() {
+	q.open.size = q.open.entry.Len()
+	q.bytes += q.open.size
+	q.sealed = append(q.sealed, q.open)
+	q.open = q.fresh()
+}
+
+// fresh gives an empty batch. Under mu, or before the batcher is shared.
+func (q *batcher) fresh() *batch {
+	if n := len(q.spare); n > 0 {
+		b := q.spare[n-1]
+		q.spare = q.spare[:n-1]
+		return b
+	}
+	return &batch{entry: fsm.NewBatch(q.session)}
+}
+
+// maxSpare bounds the memory kept for later batches, at about MaxBatch each.
+const maxSpare = 4
+
+// run proposes batches until the batcher is closed and empty, or ctx ends; then the
+// waiters of what is left are told so. The server's goroutine.
+func (q *batcher) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, q.close)
+	defer stop()
+	for {
+		b := q.take()
+		if b == nil {
+			return
+		}
+		q.finish(b, q.commit(ctx, b))
+	}
+}
+
+// take waits for a batch and makes it the flying one; nil at the end.
+func (q *batcher) take() *batch {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.sealed) == 0 && q.open.entry.Records() == 0 {
+		if q.closed {
+			return nil
+		}
+		q.changed.Wait()
+	}
+	if len(q.sealed) == 0 {
+		q.seal()
+	}
+	q.flying = q.sealed[0]
+	q.sealed[0] = nil
+	q.sealed = q.sealed[1:]
+	return q.flying
+}
+
+// verdict is the log's word on a batch.
+type verdict struct {
+	err    error
+	result fsm.BatchResult
+}
+
+// commit proposes one batch until its fate is known.
+func (q *batcher) commit(ctx context.Context, b *batch) verdict {
+	if ctx.Err() != nil {
+		return verdict{err: errClosed}
+	}
+	q.number++
+	entry := b.entry.Encode(q.number, micros(q.now()))
+	began := time.Now()
+	pause := retryMin
+	for attempt := 1; ; attempt++ {
+		applied, err := q.propose(ctx, entry)
+		if err == nil {
+			q.stats.committed(len(entry), time.Since(began))
+			return q.judge(ctx, applied, q.awaited(b))
+		}
+		if permanent(err) || ctx.Err() != nil {
+			return verdict{err: err}
+		}
+		q.stats.retries.Add(1)
+		if attempt == 1 || attempt%64 == 0 {
+			q.logger.Warn("batch waits for the log", "number", q.number, "attempt", attempt,
+				"bytes", len(entry), "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return verdict{err: errClosed}
+		case <-time.After(pause/2 + rand.N(pause)): // half to one and a half
+		}
+		pause = min(2*pause, retryMax)
+	}
+}
+
+// awaited reports whether somebody waits for the flying batch b.
+func (q *batcher) awaited(b *batch) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(b.waiters) > 0
+}
+
+func (q *batcher) propose(ctx context.Context, entry []byte) (cluster.Applied, error) {
+	ctx, cancel := context.WithTimeout(ctx, q.proposeTimeout)
+	defer cancel()
+	return q.log.Propose(ctx, entry)
+}
+
+// permanent tells the errors after which the entry is certain never to be applied and
+// trying again is pointless.
+func permanent(err error) bool {
+	return errors.Is(err, cluster.ErrTooLarge) || errors.Is(err, cluster.ErrStopped)
+}
+
+// judge reads what the state machine said of an applied batch.
+func (q *batcher) judge(ctx context.Context, applied cluster.Applied, awaited bool) verdict {
+	switch r := applied.Result.(type) {
+	case fsm.BatchResult:
+		if awaited {
+			// An answer may be followed at once by a question to this replica. On the
+			// leader this returns immediately.
+			ctx, cancel := context.WithTimeout(ctx, localWait)
+			defer cancel()
+			_ = q.state.WaitApplied(ctx, applied.Index)
+		}
+		return verdict{result: r}
+	case error:
+		return verdict{err: r}
+	default:
+		return verdict{err: fmt.Errorf("bug: a batch was answered with %T", applied.Result)}
+	}
+}
+
+// finish counts what became of a batch, takes it off the queue and tells its waiters.
+func (q *batcher) finish(b *batch, v verdict) {
+	switch {
+	case v.err != nil:
+		lost := 0
+		for _, n := range b.ops {
+			lost += n
+		}
+		q.stats.lost(len(b.ops), lost)
+		if errors.Is(v.err, errClosed) || errors.Is(v.err, cluster.ErrStopped) || errors.Is(v.err, context.Canceled) {
+			q.logger.Debug("batch given up at shutdown", "records", len(b.ops), "operations", lost)
+		} else {
+			q.logger.Error("batch given up: its workers' streams show a gap until their next full sync",
+				"number", q.number, "records", len(b.ops), "operations", lost, "error", v.err)
+		}
+	case v.result.Duplicate:
+		q.stats.duplicates.Add(1)
+	default:
+		for i, r := range v.result.Records {
+			if i < len(b.ops) {
+				q.stats.recordApplied(b.ops[i], r)
+			}
+		}
+	}
+
+	q.mu.Lock()
+	q.flying = nil
+	q.bytes -= b.size
+	waiters := b.waiters
+	b.entry.Reset()
+	b.ops, b.waiters, b.size = b.ops[:0], nil, 0
+	if len(q.spare) < maxSpare {
+		q.spare = append(q.spare, b)
+	}
+	q.changed.Broadcast()
+	q.mu.Unlock()
+
+	for _, w := range waiters {
+		o := outcome{Err: v.err, Duplicate: v.result.Duplicate}
+		if w.record >= 0 && w.record < len(v.result.Records) {
+			o.Result = v.result.Records[w.record]
+		}
+		w.tell(o)
+	}
+}

@@ -1,0 +1,164 @@
+package ingest
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/kvctrl/kvctrl/fsm"
+	"github.com/kvctrl/kvctrl/lmcache"
+)
+
+// Reasons for a bad frame beyond those of lmcache.Reasons.
+const (
+	reasonLayout  lmcache.Reason = "layout"   // a ROUTER message of fewer than three frames
+	reasonTooLong lmcache.Reason = "too_long" // a name or a batch that no log entry can hold
+)
+
+// BadReasons returns every reason a frame is counted under: the closed label set of
+// the metric.
+func BadReasons() []lmcache.Reason { return append(lmcache.Reasons(), reasonLayout, reasonTooLong) }
+
+// Refusal says why a well-formed message was not taken.
+type Refusal string
+
+const (
+	RefusedOrchestrator Refusal = "orchestrator"  // a command for the controller itself on a worker's socket
+	RefusedWrongSocket  Refusal = "wrong_socket"  // a message that this socket does not take
+	RefusedQueueFull    Refusal = "queue_full"    // no room towards the log
+	RefusedShuttingDown Refusal = "shutting_down" // came after Serve's context had ended
+)
+
+// Refusals returns every Refusal.
+func Refusals() []Refusal {
+	return []Refusal{RefusedOrchestrator, RefusedWrongSocket, RefusedQueueFull, RefusedShuttingDown}
+}
+
+// SocketStats are the figures of one kind of socket.
+type SocketStats struct {
+	Messages uint64 // PULL: parts; ROUTER: requests
+	Active   int    // being handled; ROUTER: taken and not answered
+	Pending  bool   // more was waiting in the socket when it was last looked at
+}
+
+// Stats are the figures of a Server since it was made. Counters only grow.
+type Stats struct {
+	Pull      SocketStats
+	Reply     SocketStats
+	Heartbeat SocketStats
+
+	Admits, Evicts uint64                    // taken from workers
+	BadFrames      map[lmcache.Reason]uint64 // every reason, also those never seen
+	Refused        map[Refusal]uint64
+
+	Batches           uint64        // acknowledged by the log
+	BatchBytes        uint64        // of those
+	LastCommit        time.Duration // from the first attempt to the acknowledgement, latest batch
+	Retries           uint64        // attempts after the first
+	Duplicates        uint64        // batches of which an earlier attempt had been applied
+	LostRecords       uint64        // taken and given up
+	LostOperations    uint64
+	Gaps              uint64 // messages whose numbers did not follow, among the batches of this replica
+	UnknownRecords    uint64 // of workers that are not registered: dropped
+	UnknownOperations uint64 // of those
+	RefusedRecords    uint64 // of known workers, refused by the registry for its limits
+
+	QueueBytes    int // taken and not acknowledged
+	QueueMaxBytes int
+	Outstanding   int    // batches being proposed: 0 or 1
+	Blocked       uint64 // how often a PULL socket waited for the queue
+
+	PendingMax         int    // unanswered requests per socket
+	LateAnswers        uint64 // requests answered without the log, which took too long
+	UndeliveredReplies uint64 // the asker was gone, or did not read
+	SyncsAsked         uint64 // full_sync commands given
+}
+
+// counters are the live figures behind Stats. Every field is written by whoever does
+// the thing and read by Stats only; no two fields are kept consistent.
+type counters struct {
+	pull, reply, heartbeat socketCounters
+
+	admits, evicts atomic.Uint64
+	bad            map[lmcache.Reason]*atomic.Uint64 // fixed after newCounters
+	refused        map[Refusal]*atomic.Uint64
+
+	batches, batchBytes, retries, duplicates         atomic.Uint64
+	lastCommit                                       atomic.Int64
+	lostRecords, lostOps                             atomic.Uint64
+	gaps, unknownRecords, unknownOps, refusedRecords atomic.Uint64
+	blocked, late, undelivered, syncs                atomic.Uint64
+}
+
+type socketCounters struct {
+	messages atomic.Uint64
+	active   atomic.Int64
+	more     atomic.Bool
+}
+
+func newCounters() *counters {
+	c := &counters{bad: make(map[lmcache.Reason]*atomic.Uint64), refused: make(map[Refusal]*atomic.Uint64)}
+	for _, r := range BadReasons() {
+		c.bad[r] = new(atomic.Uint64)
+	}
+	for _, r := range Refusals() {
+		c.refused[r] = new(atomic.Uint64)
+	}
+	return c
+}
+
+func (c *counters) committed(bytes int, took time.Duration) {
+	c.batches.Add(1)
+	c.batchBytes.Add(uint64(bytes))
+	c.lastCommit.Store(int64(took))
+}
+
+func (c *counters) lost(records, ops int) {
+	c.lostRecords.Add(uint64(records))
+	c.lostOps.Add(uint64(ops))
+}
+
+func (c *counters) recordApplied(ops int, r fsm.RecordResult) {
+	if r.Ops.Gap {
+		c.gaps.Add(1)
+	}
+	if r.Ops.Unknown {
+		c.unknownRecords.Add(1)
+		c.unknownOps.Add(uint64(ops))
+	}
+	if r.Ops.Refused != "" || r.Register.Refused != "" {
+		c.refusedRecords.Add(1)
+	}
+}
+
+func (c *socketCounters) snapshot(active int) SocketStats {
+	return SocketStats{Messages: c.messages.Load(), Active: active, Pending: c.more.Load()}
+}
+
+// Stats returns the figures. Any goroutine, at any time after New. Cost: small.
+func (s *Server) Stats() Stats {
+	c := s.stats
+	out := Stats{
+		Pull:   c.pull.snapshot(int(c.pull.active.Load())),
+		Admits: c.admits.Load(), Evicts: c.evicts.Load(),
+		BadFrames: make(map[lmcache.Reason]uint64, len(c.bad)),
+		Refused:   make(map[Refusal]uint64, len(c.refused)),
+		Batches:   c.batches.Load(), BatchBytes: c.batchBytes.Load(),
+		LastCommit: time.Duration(c.lastCommit.Load()),
+		Retries:    c.retries.Load(), Duplicates: c.duplicates.Load(),
+		LostRecords: c.lostRecords.Load(), LostOperations: c.lostOps.Load(),
+		Gaps: c.gaps.Load(), UnknownRecords: c.unknownRecords.Load(), UnknownOperations: c.unknownOps.Load(), RefusedRecords: c.refusedRecords.Load(),
+		QueueMaxBytes: s.opts.MaxQueue, Blocked: c.blocked.Load(),
+		PendingMax: s.opts.MaxPending, LateAnswers: c.late.Load(),
+		UndeliveredReplies: c.undelivered.Load(), SyncsAsked: c.syncs.Load(),
+	}
+	out.Reply = c.reply.snapshot(int(c.reply.active.Load()))
+	out.Heartbeat = c.heartbeat.snapshot(int(c.heartbeat.active.Load()))
+	out.QueueBytes, out.Outstanding = s.queue.figures()
+	for r, n := range c.bad {
+		out.BadFrames[r] = n.Load()
+	}
+	for r, n := range c.refused {
+		out.Refused[r] = n.Load()
+	}
+	return out
+}

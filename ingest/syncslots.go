@@ -1,0 +1,72 @@
+package ingest
+
+import (
+	"sync"
+	"time"
+
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+// slotTime is how long an asked worker has to start its sync. LMCache's workers wait
+// up to 5 s by themselves first, and a lost command is given again meanwhile.
+const slotTime = 30 * time.Second
+
+// syncSlots decides which workers that owe a full sync are told so now: a syncing
+// engine stores nothing for seconds, so only max of them sync at the same time.
+//
+// The count is what the registry says of all workers plus whom this replica has asked
+// and who has not started. Other replicas' asked workers are not known here: R
+// replicas may ask up to R times max at the same moment.
+//
+// Concurrency: any goroutine.
+type syncSlots struct {
+	max int
+
+	mu    sync.Mutex
+	asked map[registry.WorkerRef]time.Time
+}
+
+// ask reports whether to tell w now. syncing is the number of workers that sync;
+// wants reports whether a worker still owes a sync that has not begun.
+func (s *syncSlots) ask(w registry.WorkerRef, now time.Time, syncing int, wants func(registry.WorkerRef) bool) bool {
+	s.mu.Lock()
+	candidates := make([]registry.WorkerRef, 0, len(s.asked))
+	for other := range s.asked {
+		candidates = append(candidates, other)
+	}
+	s.mu.Unlock()
+	var started []registry.WorkerRef
+	for _, other := range candidates {
+		if !wants(other) {
+			started = append(started, other)
+		}
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, other := range started {
+		delete(s.asked, other)
+	}
+	taken := syncing
+	for other, at := range s.asked {
+		switch age := now.Sub(at); {
+		case age >= 2*slotTime:
+			delete(s.asked, other)
+		case age < slotTime:
+			taken++
+		}
+	}
+	if at, ok := s.asked[w]; ok {
+		// The same answer again while the slot lasts; then a pause as long, so that a
+		// worker that cannot sync does not keep the slot from those that can.
+		return now.Sub(at) < slotTime
+	}
+	if taken >= s.max {
+		return false
+	}
+	if s.asked == nil {
+		s.asked = make(map[registry.WorkerRef]time.Time)
+	}
+	s.asked[w] = now
+	return true
+}
