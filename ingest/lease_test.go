@@ -1,0 +1,171 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/kvctrl/kvctrl/cluster"
+	"github.com/kvctrl/kvctrl/fsm"
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+const sec registry.Micros = 1_000_000
+
+func info(instance string, registered, heard registry.Micros) registry.WorkerInfo {
+	return registry.WorkerInfo{WorkerRef: ref(instance), Registered: registered, LastHeard: heard,
+		LastHeartbeat: registered, Liveness: registry.Alive}
+}
+
+func heard(instance string, any, beat registry.Micros) registry.Heard {
+	return registry.Heard{WorkerRef: ref(instance), Any: any, Heartbeat: beat}
+}
+
+func TestLeasePlan(t *testing.T) {
+	beats := func(w registry.WorkerInfo) registry.WorkerInfo { w.Beats = true; return w }
+	suspect := func(w registry.WorkerInfo) registry.WorkerInfo { w.Liveness = registry.Suspect; return w }
+	type workers = []registry.WorkerInfo
+	for _, tt := range []struct {
+		name    string
+		plan    leasePlan
+		heard   []registry.Heard
+		expired []registry.WorkerRef
+		none    bool
+	}{
+		{name: "nothing heard, nothing expires: no entry", none: true,
+			plan: leasePlan{Now: 1000 * sec, Workers: workers{info("a", 0, 0)}}},
+		{name: "heard is what the log has not seen yet, sorted",
+			plan:  leasePlan{Now: 100 * sec, Workers: workers{info("b", 0, 0), info("a", 0, 0)}, Heard: []registry.Heard{heard("b", 99*sec, 0), heard("a", 98*sec, 97*sec)}},
+			heard: []registry.Heard{heard("a", 98*sec, 97*sec), heard("b", 99*sec, 0)}},
+		{name: "who is not registered is not named", none: true,
+			plan: leasePlan{Now: 100 * sec, Workers: workers{info("a", 0, 0)}, Heard: []registry.Heard{heard("stranger", 99*sec, 99*sec)}}},
+		{name: "two replicas heard the same worker: the later times",
+			plan:  leasePlan{Now: 100 * sec, Workers: workers{info("a", 0, 0)}, Heard: []registry.Heard{heard("a", 98*sec, 10*sec), heard("a", 97*sec, 20*sec)}},
+			heard: []registry.Heard{heard("a", 98*sec, 20*sec)}},
+		{name: "without a timeout nobody expires, however silent", none: true,
+			plan: leasePlan{Now: 1e9 * sec, Workers: workers{info("a", 0, 0)}}},
+		{name: "silent for longer than the timeout",
+			plan:    leasePlan{Now: 400 * sec, Timeout: 300 * sec, Workers: workers{info("a", 0, 99*sec)}},
+			expired: []registry.WorkerRef{ref("a")}},
+		{name: "silent for exactly the timeout", none: true,
+			plan: leasePlan{Now: 400 * sec, Timeout: 300 * sec, Workers: workers{info("a", 0, 100*sec)}}},
+		{name: "any message is life: heard without a heartbeat",
+			plan:  leasePlan{Now: 400 * sec, Timeout: 300 * sec, Workers: workers{info("a", 0, 0)}, Heard: []registry.Heard{heard("a", 399*sec, 0)}},
+			heard: []registry.Heard{heard("a", 399*sec, 0)}},
+		{name: "heard, but long ago: noted and expired",
+			plan:    leasePlan{Now: 400 * sec, Timeout: 300 * sec, Workers: workers{info("a", 0, 0)}, Heard: []registry.Heard{heard("a", 50*sec, 0)}},
+			heard:   []registry.Heard{heard("a", 50*sec, 0)},
+			expired: []registry.WorkerRef{ref("a")}},
+		{name: "never said anything: counts from its registration",
+			plan:    leasePlan{Now: 400 * sec, Timeout: 300 * sec, Workers: workers{info("new", 200*sec, 0), info("old", 50*sec, 0)}},
+			expired: []registry.WorkerRef{ref("old")}},
+		{name: "a new leader gives everybody a fresh period", none: true,
+			plan: leasePlan{Now: 1000 * sec, Since: 800 * sec, Timeout: 300 * sec, Workers: workers{info("a", 0, 0)}}},
+		{name: "and no more than that",
+			plan:    leasePlan{Now: 1101 * sec, Since: 800 * sec, Timeout: 300 * sec, Workers: workers{info("a", 0, 0)}},
+			expired: []registry.WorkerRef{ref("a")}},
+		{name: "several expire, sorted",
+			plan:    leasePlan{Now: 1000 * sec, Timeout: 300 * sec, Workers: workers{info("b", 0, 0), info("a", 0, 0)}},
+			expired: []registry.WorkerRef{ref("a"), ref("b")}},
+		{name: "a running sync needs the clock", plan: leasePlan{Now: 1000 * sec, Syncing: true, Workers: workers{info("a", 0, 0)}}},
+		{name: "so does a worker whose heartbeats stopped", plan: leasePlan{Now: 100 * sec, Workers: workers{beats(info("a", 0, 39*sec))}}},
+		{name: "not yet", none: true, plan: leasePlan{Now: 100 * sec, Workers: workers{beats(info("a", 0, 40*sec))}}},
+		{name: "not again", none: true, plan: leasePlan{Now: 100 * sec, Workers: workers{suspect(beats(info("a", 0, 0)))}}},
+		{name: "not by heartbeats it never sent", none: true, plan: leasePlan{Now: 100 * sec, Workers: workers{info("a", 0, 0)}}},
+		{name: "the period can be set", plan: leasePlan{Now: 100 * sec, SuspectAfter: 10 * sec, Workers: workers{beats(info("a", 0, 89*sec))}}},
+		{name: "or switched off", none: true, plan: leasePlan{Now: 1e6 * sec, SuspectAfter: -1, Workers: workers{beats(info("a", 0, 0))}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			lease, ok := tt.plan.lease()
+			if ok == tt.none {
+				t.Fatalf("something to say: %v, want %v", ok, !tt.none)
+			}
+			if !reflect.DeepEqual(lease.Heard, tt.heard) || !reflect.DeepEqual(lease.Expired, tt.expired) {
+				t.Errorf("heard %v, expired %v, want %v and %v", lease.Heard, lease.Expired, tt.heard, tt.expired)
+			}
+			if lease.At != tt.plan.Now || lease.SuspectAfter != tt.plan.SuspectAfter || lease.SyncTimeout != tt.plan.SyncTimeout {
+				t.Errorf("lease %+v does not carry the plan's time and periods", lease)
+			}
+		})
+	}
+}
+
+// leaseRig is a memLog with worker i, and what was heard.
+func leaseRig(t *testing.T) (*memLog, *notes) {
+	log := newMemLog()
+	b := fsm.NewBatch(session())
+	register(b)
+	_, err := log.Propose(context.Background(), b.Encode(1, 1))
+	must(t, err)
+	return log, new(notes)
+}
+
+func TestLeaseTask_CommitsAndExpires(t *testing.T) {
+	log, heard := leaseRig(t)
+	now := time.Unix(1000, 0)
+	task := LeaseTask(LeaseOptions{
+		Log: log, State: log, PutBack: heard.put,
+		Heard:    func(context.Context) []registry.Heard { return heard.take() },
+		Interval: time.Millisecond, HealthCheckInterval: time.Hour, WorkerTimeout: 5 * time.Second,
+		Now: func() time.Time {
+			log.mu.Lock()
+			defer log.mu.Unlock()
+			return now
+		},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- task.Run(ctx, 1) }()
+	heard.note(ref("i"), micros(now), true)
+	eventually(t, "the heartbeat is in the registry", func() bool {
+		w, _ := log.Registry().Worker(ref("i"))
+		return w.LastHeartbeat == micros(now) && w.LastHeard == micros(now)
+	})
+	entries := log.applied()
+	log.mu.Lock()
+	now = now.Add(6 * time.Second)
+	log.mu.Unlock()
+	eventually(t, "the worker is expired", func() bool {
+		_, known := log.Registry().Worker(ref("i"))
+		return !known
+	})
+	if n := log.applied() - entries; n != 1 {
+		t.Errorf("%d entries to expire one worker", n)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLeaseTask_PutsBackWhatIsNotCommitted(t *testing.T) {
+	log, heard := leaseRig(t)
+	log.fail(func([]byte) (bool, error) { return false, cluster.ErrNoLeader })
+	o := LeaseOptions{Log: log, State: log, PutBack: heard.put, Now: time.Now,
+		Heard: func(context.Context) []registry.Heard { return heard.take() }}
+	heard.note(ref("i"), 7, true)
+	if err := o.once(context.Background(), 0); !errors.Is(err, cluster.ErrNoLeader) {
+		t.Fatalf("lease without a leader: %v", err)
+	}
+	want := []registry.Heard{{WorkerRef: ref("i"), Any: 7, Heartbeat: 7}}
+	if got := heard.take(); !reflect.DeepEqual(got, want) {
+		t.Errorf("notes after the failure: %v, want %v", got, want)
+	}
+}
+
+func TestNotes_LaterTimesWin(t *testing.T) {
+	var n notes
+	n.note(ref("b"), 10, true)
+	n.note(ref("b"), 12, false)
+	n.note(ref("a"), 11, false)
+	n.put([]registry.Heard{{WorkerRef: ref("b"), Any: 5, Heartbeat: 11}})
+	want := []registry.Heard{{WorkerRef: ref("a"), Any: 11}, {WorkerRef: ref("b"), Any: 12, Heartbeat: 11}}
+	if got := n.take(); !reflect.DeepEqual(got, want) {
+		t.Errorf("took %v, want %v", got, want)
+	}
+	if got := n.take(); len(got) != 0 {
+		t.Errorf("took %v again", got)
+	}
+}
