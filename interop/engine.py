@@ -49,6 +49,7 @@ class Engine:
                 "full_sync_startup_delay_s": 0.5,
                 "full_sync_status_poll_interval_s": 1.0,
                 "worker_socket_recv_timeout_ms": 10000,
+                "p2p_socket_recv_timeout_ms": 3000,  # how long a move waits for a dead peer
             },
         }
         path = os.path.join(home, "engine.yaml")

@@ -234,10 +234,20 @@ def _(stand):
     return stand.post("/health", instance_id="inst1")
 
 
-@step("engine-kill", "kill -9 of inst0, started again on other ports; lookup as soon as it has registered",
-      {"its own": {}, "copied": {"inst1": [CPU, 1024]}})
+@step("dead-peer", "kill -9 of inst0; move with copy to it", error(502, "Resource temporarily unavailable"))
 def _(stand):
     stand.engines[0].kill()
+    return stand.move("inst1", "inst0", *COPIED, copy=True)
+
+
+@step("dead-peer-health", "health of inst1 after that", {"0": 0})
+def _(stand):
+    return stand.post("/health", instance_id="inst1")
+
+
+@step("engine-restart", "inst0 is started again on other ports; lookup as soon as it has registered",
+      {"its own": {}, "copied": {"inst1": [CPU, 1024]}})
+def _(stand):
     stand.engines[0].start()
     stand.engines[0].wait_registered()
     return {"its own": stand.lookup(*BEFORE_KILL), "copied": stand.lookup(*COPIED)}
