@@ -290,9 +290,13 @@ func (r *rig) keys(instance string) int64 {
 	return info.Keys
 }
 
+// settled waits until everything sent on PULL that was taken is applied.
 func (r *rig) settled() {
 	r.t.Helper()
-	eventually(r.t, "queue is empty", func() bool { return r.s.Stats().QueueBytes == 0 })
+	eventually(r.t, "everything taken is applied", func() bool {
+		st := r.s.Stats()
+		return st.Pull.Active == 0 && st.QueueBytes == 0
+	})
 }
 
 func endpoint(port int) string { return "tcp://127.0.0.1:" + strconv.Itoa(port) }
