@@ -55,6 +55,9 @@ const (
 	trailerSize = 4 // CRC32C, little endian, over everything before it
 )
 
+// EntryVersion is the newest version of any type that this build reads.
+const EntryVersion = 1
+
 // versions holds, by type, the newest version that this build knows (all from 1
 // on are readable) and the type's name.
 var versions = map[Type]struct {

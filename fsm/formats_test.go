@@ -52,10 +52,15 @@ func TestFormats_Tables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	newest := uint8(0)
 	for typ, v := range versions {
+		newest = max(newest, v.newest)
 		if row := fmt.Sprintf("| %d | %s | %d | ", typ, v.name, v.newest); !bytes.Contains(text, []byte(row)) {
 			t.Errorf("no row %q", row)
 		}
+	}
+	if newest != EntryVersion {
+		t.Errorf("EntryVersion is %d, the newest type has %d", EntryVersion, newest)
 	}
 	for i, k := range eventKinds[1:] {
 		if item := fmt.Sprintf("%d %s", i+1, k); !bytes.Contains(text, []byte(item)) {
@@ -83,7 +88,7 @@ func TestSnapshot_Golden(t *testing.T) {
 		1: {6, 1, 2},
 	} {
 		file := filepath.Join("testdata", "snapshots", fmt.Sprintf("small.v%d.golden", version))
-		if *update && version == snapshotVersion {
+		if *update && version == SnapshotVersion {
 			f, _ := newFSM(t)
 			f.ApplyBatch(writeScript(13, 60))
 			if err := os.WriteFile(file, []byte(hexLines(persist(t, f))), 0o644); err != nil {

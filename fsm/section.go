@@ -12,9 +12,11 @@ import (
 // A snapshot is a header and a row of sections, each with its length and its
 // checksum; docs/formats.md is the normative text.
 
+// SnapshotVersion is the version of the snapshots that this build writes and reads.
+const SnapshotVersion = 1
+
 const (
-	snapshotMagic   = "KVCTRLSN"
-	snapshotVersion = 1
+	snapshotMagic = "KVCTRLSN"
 
 	snapshotHeaderSize = 8 + 4 + 8 + 8 + 4 // magic, version/plane/key width/0, index, term, CRC32C
 	sectionHeaderSize  = 1 + 4 + 4         // type, length, CRC32C over type, length and payload
@@ -56,7 +58,7 @@ type snapshotHeader struct {
 func (h snapshotHeader) append(dst []byte) []byte {
 	at := len(dst)
 	dst = append(dst, snapshotMagic...)
-	dst = append(dst, snapshotVersion, planeInProcess, keyWidth, 0)
+	dst = append(dst, SnapshotVersion, planeInProcess, keyWidth, 0)
 	dst = binary.LittleEndian.AppendUint64(dst, h.index)
 	dst = binary.LittleEndian.AppendUint64(dst, h.term)
 	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[at:], castagnoli))
@@ -71,8 +73,7 @@ type sectionWriter struct {
 }
 
 func newSectionWriter(w io.Writer) *sectionWriter {
-	s := &sectionWriter{w: w, buf: make([]byte, sectionHeaderSize, sectionHeaderSize+cutSection+cutSection/4)}
-	return s
+	return &sectionWriter{w: w, buf: make([]byte, sectionHeaderSize, sectionHeaderSize+cutSection+cutSection/4)}
 }
 
 // size is the payload so far.
@@ -167,8 +168,8 @@ func (s *sectionReader) header() (snapshotHeader, error) {
 		return snapshotHeader{}, s.faultf("checksum %08x, want %08x", got, sum)
 	}
 	switch {
-	case b[8] != snapshotVersion:
-		return snapshotHeader{}, s.faultf("version %d, this build reads version %d: use a build that writes it", b[8], snapshotVersion)
+	case b[8] != SnapshotVersion:
+		return snapshotHeader{}, s.faultf("version %d, this build reads version %d: use a build that writes it", b[8], SnapshotVersion)
 	case b[9] != planeInProcess || b[10] != keyWidth || b[11] != 0:
 		return snapshotHeader{}, s.faultf("plane %d, keys of %d bytes, flags %d; this build reads plane %d, keys of %d bytes, flags 0",
 			b[9], b[10], b[11], planeInProcess, keyWidth)

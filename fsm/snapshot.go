@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"runtime/debug"
 
 	"github.com/hashicorp/raft"
@@ -50,7 +51,7 @@ func (s *snapshot) Release() { s.reg.Release() }
 // write writes header, state, keys shard by shard, and end. A panic of the
 // registry becomes an error: it has damaged nothing, and raft goes on with its
 // log untrimmed.
-func (s *snapshot) write(w interface{ Write([]byte) (int, error) }) (err error) {
+func (s *snapshot) write(w io.Writer) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("bug: panic while reading the state: %v\n%s", p, debug.Stack())
@@ -83,8 +84,7 @@ func (s *snapshot) write(w interface{ Write([]byte) (int, error) }) (err error) 
 			return out.err
 		}
 	}
-	digest := s.reg.Digest()
-	out.buf = appendEnd(out.buf, snapshotEnd{sections: out.sections, keys: keys, digest: digest})
+	out.buf = appendEnd(out.buf, snapshotEnd{sections: out.sections, keys: keys, digest: s.reg.Digest()})
 	out.flush(sectionEnd)
 	return out.err
 }
