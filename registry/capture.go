@@ -24,12 +24,16 @@ func (r *Registry) capture() (State, []*index.Holder[*stream]) {
 	for _, inst := range r.instances {
 		st.Instances = append(st.Instances, InstanceState{ID: inst.id, Number: inst.number})
 	}
+	st.Workers = make([]WorkerState, 0, len(r.workers))
 	workers := slices.SortedFunc(maps.Values(r.workers), func(a, b *worker) int { return cmp.Compare(a.number, b.number) })
 	for _, w := range workers {
 		st.Workers = append(st.Workers, c.worker(w))
 	}
-	for _, e := range r.events.ordered() {
-		st.Events = append(st.Events, EventEntry{Number: e.number, Event: e.clone()})
+	st.Events = make([]EventEntry, 0, len(r.events.byID))
+	for _, e := range r.events.created {
+		if !e.dropped {
+			st.Events = append(st.Events, EventEntry{Number: e.number, Event: e.Event})
+		}
 	}
 	for _, e := range r.events.finished[r.events.head:] {
 		st.Finished = append(st.Finished, e.number)

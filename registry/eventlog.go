@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,16 +17,19 @@ var (
 // Registry.mu.
 type eventLog struct {
 	byID     map[string]*eventEntry
+	created  []*eventEntry // in order of creation, dropped ones among them
+	dropped  int
 	open     int
 	finished []*eventEntry // in order of finish, from head on
 	head     int
 }
 
 // eventEntry is an event and its place in the order of creation. The slice in it is
-// replaced at a change, never written.
+// replaced at a change, never written: captures share it.
 type eventEntry struct {
 	Event
-	number uint64
+	number  uint64
+	dropped bool
 }
 
 func (l *eventLog) init() { l.byID = make(map[string]*eventEntry) }
@@ -63,8 +65,7 @@ func (r *Registry) CreateEvent(c EventCreate) EventCreateResult {
 		Term:        c.Term,
 		Created:     c.At,
 	}}
-	l.byID[c.ID] = e
-	l.open++
+	l.add(e)
 	return EventCreateResult{Event: e.clone()}
 }
 
@@ -141,15 +142,28 @@ func (r *Registry) Event(id string) (Event, bool) {
 func (r *Registry) Events(limit int) []Event {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	entries := r.events.ordered()
-	if limit <= 0 || limit > len(entries) {
-		limit = len(entries)
+	if limit <= 0 || limit > len(r.events.byID) {
+		limit = len(r.events.byID)
 	}
-	out := make([]Event, limit)
-	for i := range out {
-		out[i] = entries[len(entries)-1-i].clone()
+	out := make([]Event, 0, limit)
+	for _, e := range slices.Backward(r.events.created) {
+		if len(out) == limit {
+			break
+		}
+		if !e.dropped {
+			out = append(out, e.clone())
+		}
 	}
 	return out
+}
+
+// add appends an event, open or (from a snapshot) final.
+func (l *eventLog) add(e *eventEntry) {
+	l.byID[e.ID] = e
+	l.created = append(l.created, e)
+	if !e.State.Final() {
+		l.open++
+	}
 }
 
 // finish closes an event and drops the oldest finished ones beyond the bounds.
@@ -164,10 +178,13 @@ func (l *eventLog) finish(e *eventEntry, state EventState, at Micros, opts Optio
 
 // interrupt closes all open events of earlier terms.
 func (l *eventLog) interrupt(term uint64, at Micros, opts Options) (ids []string) {
-	for _, e := range l.ordered() {
-		if e.State.Final() || e.Term >= term {
-			continue
+	var open []*eventEntry // finish may compact created
+	for _, e := range l.created {
+		if !e.State.Final() && e.Term < term {
+			open = append(open, e)
 		}
+	}
+	for _, e := range open {
 		if e.State == EventPending {
 			e.Detail = "the leader was lost before it sent anything; send the command again"
 		} else {
@@ -194,23 +211,21 @@ func (l *eventLog) expire(now Micros, opts Options) {
 }
 
 func (l *eventLog) dropOldest() {
-	delete(l.byID, l.finished[l.head].ID)
+	e := l.finished[l.head]
+	delete(l.byID, e.ID)
+	e.dropped = true
+	l.dropped++
 	l.finished[l.head] = nil
 	l.head++
+	// Each list is gone through once in as many drops as it is long.
 	if l.head > len(l.finished)/2 && l.head > 64 {
 		l.finished = slices.Delete(l.finished, 0, l.head)
 		l.head = 0
 	}
-}
-
-// ordered returns all events in order of creation.
-func (l *eventLog) ordered() []*eventEntry {
-	out := make([]*eventEntry, 0, len(l.byID))
-	for _, e := range l.byID {
-		out = append(out, e)
+	if l.dropped > len(l.created)/2 && l.dropped > 64 {
+		l.created = slices.DeleteFunc(l.created, func(e *eventEntry) bool { return e.dropped })
+		l.dropped = 0
 	}
-	slices.SortFunc(out, func(a, b *eventEntry) int { return cmp.Compare(a.number, b.number) })
-	return out
 }
 
 func (e *eventEntry) clone() Event {

@@ -19,11 +19,11 @@ const (
 // the location. It is for people and tests; Search is the fast way.
 func (r *Registry) Holders(k Key) []StreamRef {
 	var streams []*stream
-	for _, h := range r.idx.Holders(index.Key(k)) {
-		if h.Visible() && !slices.Contains(streams, h.V) {
-			streams = append(streams, h.V)
+	r.probe(k, r.idx.Holders(index.Key(k)), func(st *stream) {
+		if !slices.Contains(streams, st) {
+			streams = append(streams, st)
 		}
-	}
+	})
 	slices.SortFunc(streams, func(a, b *stream) int {
 		return cmp.Or(
 			cmp.Compare(a.worker.instance.number, b.worker.instance.number),

@@ -88,6 +88,9 @@ func (l *Loader) loadStream(w *worker, ss *StreamState, worker string, numbers *
 	if err := l.claim(ss.Holder, st.holder, what); err != nil {
 		return err
 	}
+	if ss.Holder.Count > 0 && !ss.Stores {
+		return damaged("%s holds keys and has never stored any", what)
+	}
 	if ss.Sync == nil {
 		return nil
 	}
@@ -158,11 +161,12 @@ func (l *Loader) loadEvents(st *State, numbers *numberSet) error {
 		if err := numbers.take(what, e.number); err != nil {
 			return err
 		}
-		log.byID[e.ID] = e
+		if n := len(log.created); n > 0 && log.created[n-1].number >= e.number {
+			return damaged("%s is out of order", what)
+		}
+		log.add(e)
 		if e.State.Final() {
 			byNumber[e.number] = e
-		} else {
-			log.open++
 		}
 	}
 	for _, n := range st.Finished {

@@ -37,23 +37,19 @@ func (r *Registry) P2PLookup(asker WorkerRef, keys []Key) (P2PHit, bool) {
 	var prev []*index.Holder[*stream]
 	for n, k := range keys {
 		holders := r.idx.Holders(index.Key(k))
-		if n > 0 && len(holders) > 0 && len(holders) == len(prev) && &holders[0] == &prev[0] {
+		if n > 0 && same(holders, prev) {
 			for _, i := range s.live {
 				s.runs[i].chunks++
 			}
 			continue
 		}
-		prev = holders
-		for _, h := range holders {
-			if !h.Visible() {
-				continue
-			}
+		prev = r.probe(k, holders, func(st *stream) {
 			if n == 0 {
-				s.open(h.V, asker.Instance)
+				s.open(st, asker.Instance)
 			} else {
-				s.extend(h.V, n)
+				s.extend(st, n)
 			}
-		}
+		})
 		if !s.keep(n + 1) {
 			break
 		}

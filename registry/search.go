@@ -81,27 +81,23 @@ func (s *Search) Next(k Key) bool {
 		return false
 	}
 	holders := s.reg.idx.Holders(index.Key(k))
-	if len(s.ends) > 0 && len(holders) > 0 && len(holders) == len(s.prev) && &holders[0] == &s.prev[0] {
-		s.ends[len(s.ends)-1]++
+	step := len(s.ends)
+	if step > 0 && same(holders, s.prev) {
+		s.ends[step-1]++
 		return true
 	}
-	s.prev = holders
-	step := len(s.ends)
 	chunks := 1
 	if step > 0 {
 		chunks += s.ends[step-1]
 	}
 	s.ends = append(s.ends, chunks)
-	for _, h := range holders {
-		if !h.Visible() {
-			continue
-		}
+	s.prev = s.reg.probe(k, holders, func(st *stream) {
 		if step == 0 {
-			s.open(h.V)
+			s.open(st)
 		} else {
-			s.extend(h.V, step)
+			s.extend(st, step)
 		}
-	}
+	})
 	live := s.live[:0]
 	for _, i := range s.live {
 		c := &s.candidates[i]
@@ -123,11 +119,15 @@ func (s *Search) open(st *stream) {
 	}
 	ci := s.instances.get(w.instance.slot)
 	if ci < 0 {
+		storing := *w.instance.storing.Load()
+		if !slices.Contains(storing, w) {
+			return // not yet published, or gone since
+		}
 		ci = int32(len(s.candidates))
 		s.instances.set(w.instance.slot, int(ci))
 		s.candidates = append(s.candidates, candidate{
 			instance: w.instance,
-			storing:  *w.instance.storing.Load(),
+			storing:  storing,
 			runs:     -1,
 		})
 		s.live = append(s.live, ci)

@@ -25,7 +25,8 @@ func (q *sequence) judge(o Ops) (broken bool) {
 		q.begun = true
 		q.loneZero = o.First == 0 && len(o.Keys) == 1
 	case q.loneZero && o.First == 0:
-		q.unnumbered, q.loneZero = true, false
+		*q = sequence{begun: true, unnumbered: true}
+		return false
 	default:
 		broken = o.First != q.next
 		q.loneZero = false

@@ -4,7 +4,7 @@ package registry
 // writes before the shards, and what a Loader starts from. Its order is fixed by the
 // state, so equal states are equal field by field.
 //
-// Ownership: it shares nothing with the registry.
+// Ownership: it must not be changed; the workers of its events are the registry's.
 type State struct {
 	Time       Micros
 	Term       uint64
