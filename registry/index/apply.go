@@ -7,7 +7,7 @@ import (
 
 // group is how many keys Apply looks ahead: the loads of a group's slots wait for
 // memory side by side instead of one after the other.
-const group = 16
+const group = 32
 
 // Apply admits and evicts keys in order: keys[i] is evicted when bit i%8 of
 // evict[i/8] is set, else admitted; beyond the end of evict it is admitted. It
@@ -61,11 +61,6 @@ func (x *Index[V]) Put(key Key, holders []*Holder[V]) int {
 	s := x.shard(hash)
 	t := s.table.Load()
 	i, old := t.find(key, hash<<x.shardBits)
-	if old == 0 && s.used >= t.limit {
-		x.rebuild(s)
-		t = s.table.Load()
-		i, old = t.find(key, hash<<x.shardBits)
-	}
 	from := orEmpty(old)
 	set := x.sets.get(from).holders
 	setHash := x.sets.of(uint32(from)).hash

@@ -90,7 +90,7 @@ func (f *Frozen[V]) Range(shard int, fn func(key Key, holders []*Holder[V])) {
 		id := uint32(val)
 		set := f.segments[id>>segmentBits][id%segmentSets].Load()
 		if alive := f.living(set.holders); len(alive) > 0 {
-			fn(atomic.LoadUint64(&slots[i].key), alive)
+			fn(slots[i].key, alive)
 		}
 	}
 	clear(f.alive)

@@ -2,7 +2,6 @@ package index
 
 import (
 	"fmt"
-	"math"
 	"math/bits"
 	"sync/atomic"
 )
@@ -69,11 +68,11 @@ func New[V any](o Options) *Index[V] {
 	x.sets.init()
 	x.bytes = int64(n)*64 + int64(len(x.memo))*24
 	for i := range x.shards {
-		// Shards start at sizes spread over one step of growth, so that they do
-		// not all come due at once.
-		size := float64(slotsFor(o.Keys/n)) * math.Pow(4.0/3, float64(i)/float64(n))
-		x.shards[i].table.Store(newTable(int(size)))
-		x.bytes += int64(int(size)) * slotBytes
+		s := &x.shards[i]
+		s.spread = float64(i) / float64(n)
+		size := slotsFor(o.Keys/n, s.spread)
+		s.table.Store(newTable(size))
+		x.bytes += int64(size) * slotBytes
 	}
 	x.publish()
 	return x
@@ -167,11 +166,6 @@ func (x *Index[V]) admit(h *Holder[V], key Key, hash uint64) bool {
 	s := x.shard(hash)
 	t := s.table.Load()
 	i, old := t.find(key, hash<<x.shardBits)
-	if old == 0 && s.used >= t.limit {
-		x.rebuild(s)
-		t = s.table.Load()
-		i, old = t.find(key, hash<<x.shardBits)
-	}
 	from := orEmpty(old)
 	to := x.step(stepAdmit, from, h)
 	if to == from {
@@ -197,8 +191,14 @@ func (x *Index[V]) evict(h *Holder[V], key Key, hash uint64) bool {
 	return true
 }
 
-// put stores a slot's new set and keeps the books.
+// put stores a slot's new set and keeps the books. The table may be another one
+// afterwards.
 func (x *Index[V]) put(s *shard, t *table, i int, key Key, old, to uint64) {
+	if old == 0 && s.used >= t.limit {
+		x.rebuild(s)
+		t = s.table.Load()
+		i, _ = t.find(key, mix(key)<<x.shardBits)
+	}
 	live := s.live
 	s.store(t, i, key, old, to)
 	x.distinct += int64(s.live - live)

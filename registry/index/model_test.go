@@ -63,11 +63,12 @@ func (m *model) check(t *rapid.T, x *Index[int], keys []Key) {
 			t.Fatalf("holder %d: count %d, sum %x, want %d, %x", h.V, h.Count(), h.Sum(), counts[h], sums[h])
 		}
 	}
-	m.books(t, x)
+	checkBooks(t, x)
 }
 
-// books checks the writer's own accounts against the tables.
-func (m *model) books(t *rapid.T, x *Index[int]) {
+// checkBooks checks the writer's own accounts against the tables.
+func checkBooks(t rapid.TB, x *Index[int]) {
+	t.Helper()
 	refs := make(map[uint32]uint32)
 	var dead, live int64
 	for i := range x.shards {
@@ -101,13 +102,17 @@ func (m *model) books(t *rapid.T, x *Index[int]) {
 	if x.DeadEntries() != dead || x.Len() != live {
 		t.Fatalf("dead entries %d, len %d, want %d, %d", x.DeadEntries(), x.Len(), dead, live)
 	}
+	free := make(map[uint32]bool)
+	for _, id := range x.sets.free {
+		free[id] = true
+	}
 	seen, hashes := make(map[string]bool), make(map[uint64]bool)
 	var bytes int64
 	for id := uint32(1); id < x.sets.next; id++ {
 		meta := x.sets.of(id)
 		set := x.sets.get(uint64(meta.gen)<<32 | uint64(id))
 		if set == nil {
-			if refs[id] != 0 || !slices.Contains(x.sets.free, id) {
+			if refs[id] != 0 || !free[id] {
 				t.Fatalf("set %d: gone, with %d slots", id, refs[id])
 			}
 			continue
@@ -131,6 +136,13 @@ func (m *model) books(t *rapid.T, x *Index[int]) {
 	bytes += int64(len(x.sets.meta))*segmentSets*32 + int64(len(*x.sets.dir.Load()))*8
 	if x.sets.bytes != bytes {
 		t.Fatalf("sets take %d bytes, want %d", x.sets.bytes, bytes)
+	}
+	bytes += int64(len(x.shards))*64 + int64(len(x.memo))*24
+	for i := range x.shards {
+		bytes += int64(len(x.shards[i].table.Load().slots)) * slotBytes
+	}
+	if x.Bytes() != bytes {
+		t.Fatalf("%d bytes, want %d", x.Bytes(), bytes)
 	}
 }
 

@@ -11,8 +11,9 @@ const (
 // probe; else it names a holder set, and the key beside it stays that key for as
 // long as the table lives (I1).
 //
-// Both words are published by the writer and loaded atomically by readers. A
-// table that readers cannot see yet is filled with plain stores.
+// val is stored by the writer and loaded by readers atomically; that publishes the
+// key too, which is written once, before val, and read only after a val that is not
+// 0. A table that readers cannot see yet is filled with plain stores.
 type slot struct{ key, val uint64 }
 
 // table is an open-addressing table with linear probing. A slot's place grows
@@ -26,10 +27,14 @@ func newTable(slots int) *table {
 	return &table{slots: make([]slot, slots), limit: slots - slots/5}
 }
 
-// slotsFor is the size of a table for so many live keys: full to 60 % when new,
-// rebuilt at 80 %. That is 20 to 27 bytes a key, and three copies of a key on
-// average by the time the table has grown past it.
-func slotsFor(live int) int { return max(minSlots, live+live*2/3+1) }
+// slotsFor is the size of a table for so many live keys. Tables are rebuilt when they
+// are full to 80 %; a new one is full to 52 to 60 %, by the shard's place among the
+// others (spread, 0 to 1): with different steps of growth, shards do not come due
+// together. That is 20 to 31 bytes a key, and two to three copies of a key by the
+// time a table has grown past it.
+func slotsFor(live int, spread float64) int {
+	return max(minSlots, int(float64(live)/(0.52+0.08*spread))+1)
+}
 
 // find returns the slot of a key, or the free slot where it would go, and that
 // slot's value as it was at some moment of the call. Any goroutine.
@@ -39,9 +44,9 @@ func (t *table) find(key Key, hash uint64) (int, uint64) {
 		if i >= len(s) {
 			i = 0
 		}
-		// The value first: a key is stored before its value (I1).
+		// The value first: the key is there once the value is (I1).
 		v := atomic.LoadUint64(&s[i].val)
-		if v == 0 || atomic.LoadUint64(&s[i].key) == key {
+		if v == 0 || s[i].key == key {
 			return i, v
 		}
 		i++
@@ -70,7 +75,8 @@ type shard struct {
 	used   int          // slots with a value, empty sets included
 	live   int          // slots whose set is not empty
 	frozen *frozenShard // the freezes that still read the table, newest first
-	_      [4]uint64    // a shard fills a cache line: readers' pointers stay clear of neighbours' counts
+	spread float64      // this shard's place among all, 0 to 1
+	_      [3]uint64    // fills a cache line: a shard's counts stay clear of its neighbour's pointer
 }
 
 // store changes a slot's value from old to val, and writes the key first where the
@@ -80,7 +86,7 @@ func (s *shard) store(t *table, i int, key Key, old, val uint64) {
 		s.record(i, old)
 	}
 	if old == 0 {
-		atomic.StoreUint64(&t.slots[i].key, key)
+		t.slots[i].key = key
 		s.used++
 	}
 	atomic.StoreUint64(&t.slots[i].val, val)
@@ -97,7 +103,7 @@ func (s *shard) store(t *table, i int, key Key, old, val uint64) {
 // that has gone (I3). It returns the change in bytes.
 func (s *shard) rebuild(shardBits uint) int64 {
 	old := s.table.Load()
-	next := newTable(slotsFor(s.live))
+	next := newTable(slotsFor(s.live, s.spread))
 	for i := range old.slots {
 		if e := old.slots[i]; e.val != 0 && e.val != emptySet {
 			next.place(e.key, mix(e.key)<<shardBits, e.val)

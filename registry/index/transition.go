@@ -64,8 +64,7 @@ func (x *Index[V]) plus(from uint64, h *Holder[V]) uint64 {
 	if held {
 		return from
 	}
-	x.scratch = append(append(append(x.scratch[:0], set[:i]...), h), set[i:]...)
-	return x.internScratch(x.sets.of(uint32(from)).hash + h.mix)
+	return x.sets.intern(x.sets.of(uint32(from)).hash+h.mix, set[:i], []*Holder[V]{h}, set[i:])
 }
 
 func (x *Index[V]) minus(from uint64, h *Holder[V]) uint64 {
@@ -74,8 +73,7 @@ func (x *Index[V]) minus(from uint64, h *Holder[V]) uint64 {
 	if !held {
 		return from
 	}
-	x.scratch = append(append(x.scratch[:0], set[:i]...), set[i+1:]...)
-	return x.internScratch(x.sets.of(uint32(from)).hash - h.mix)
+	return x.sets.intern(x.sets.of(uint32(from)).hash-h.mix, set[:i], nil, set[i+1:])
 }
 
 // cleaned returns the set without its dead holders.
@@ -100,7 +98,7 @@ func (x *Index[V]) cleaned(from uint64) uint64 {
 // internScratch interns the holders in x.scratch and forgets them there, so that the
 // scratch keeps no dead holder alive.
 func (x *Index[V]) internScratch(hash uint64) uint64 {
-	to := x.sets.intern(x.scratch, hash)
+	to := x.sets.intern(hash, x.scratch, nil, nil)
 	clear(x.scratch)
 	x.scratch = x.scratch[:0]
 	return to
