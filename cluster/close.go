@@ -9,11 +9,15 @@ import (
 
 // How long each step of Close may take. With a working disk they take
 // milliseconds.
+//
+// A store that hangs holds raft's goroutines for ever: then brokenLimit is all that
+// each step gets, so that the process ends within a second or so of OnFatal.
 const (
+	brokenLimit   = 200 * time.Millisecond
 	tasksLimit    = 10 * time.Second // for leader tasks, which have been told to end
 	drainLimit    = time.Second      // for proposals under way; without a quorum they have no answer
-	shutdownLimit = 5 * time.Second  // for raft's goroutines; a hanging disk holds them for ever
-	storeLimit    = 3 * time.Second  // for the store, likewise
+	shutdownLimit = 5 * time.Second  // for raft's goroutines
+	storeLimit    = 3 * time.Second  // for the store
 )
 
 // Close stops the replica: it is not ready any more, the leader's work ends,
@@ -39,16 +43,19 @@ func (n *Node) Close(ctx context.Context) error {
 func (n *Node) close(ctx context.Context) error {
 	start := time.Now()
 	var errs []error
+	// With a dead disk nothing is worth waiting for; with a full one everything still
+	// can be done in order.
+	broken := errors.Is(n.failed(), ErrStore)
 	step := func(what string, limit time.Duration, f func(context.Context) error) {
+		if broken {
+			limit = min(limit, brokenLimit)
+		}
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		if err := f(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("close: %s: %w", what, err))
 		}
 	}
-	// Nothing that a dead disk holds up is worth waiting for.
-	broken := n.failure.Load() != nil
-
 	n.closing.Store(true)
 	n.calls.close()
 	close(n.stopping)

@@ -108,7 +108,6 @@ func (n *Node) runTerm(ctx context.Context) error {
 	defer func() {
 		n.view.update(func(s *viewState) { s.leading, s.term = false, 0 })
 		n.fresh.forget()
-		n.peers.clear()
 	}()
 	n.log.Info("leading", "node", n.id, "term", number, "index", applied.Index)
 

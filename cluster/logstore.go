@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 	"go.etcd.io/bbolt"
 
 	"github.com/kvctrl/kvctrl/internal/boltcheck"
@@ -78,7 +79,12 @@ func openWAL(d *dataDir, path string, log hclog.Logger) (logStore, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
 	}
-	return wal.Open(path, wal.WithLogger(log.Named("wal")))
+	db := &metadb.BoltMetaDB{} // ours, so that it can be closed when Open fails
+	store, err := wal.Open(path, wal.WithLogger(log.Named("wal")), wal.WithMetaStore(db))
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return store, nil
 }
 
 // mustExist refuses to begin anew where there has been a log: bbolt would make an

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,8 +64,10 @@ type parts struct {
 	// bootstrap is the configuration of a cluster to form when there is no state
 	// yet. Empty: wait to be told of one.
 	bootstrap raft.Configuration
-	// hasState is called once the node has a log or a snapshot.
+	// hasState is called once the node has a log or a snapshot; hadState says that
+	// it had been, in an earlier run.
 	hasState func() error
+	hadState bool
 	// freeBytes and logBytes look at the disk; nil where there is none.
 	freeBytes func() (int64, error)
 	logBytes  func() int64
@@ -78,7 +81,7 @@ type parts struct {
 
 // Open starts a replica: it locks the data directory, opens log and snapshots,
 // listens on the peer port and starts raft. An empty directory becomes a cluster
-// of one. ctx limits opening only.
+// of one. ctx is for opening only.
 //
 // When it returns the state is that of the newest snapshot; the entries above it
 // are applied once there is a leader (Ready).
@@ -108,7 +111,7 @@ func diskParts(ctx context.Context, o Options, undo *undoList) (parts, error) {
 	}
 	undo.add(dir.lock.Release)
 	p := parts{nodeID: dir.nodeID, freeBytes: func() (int64, error) { return diskspace.Free(dir.path) }, logBytes: dir.logBytes, release: dir.lock.Release}
-	p.hasState = func() error { return dir.keepLogStore(o.LogStore) }
+	p.hasState, p.hadState = func() error { return dir.keepLogStore(o.LogStore) }, dir.logStore != ""
 	if err := checkSpace(o.MinFreeBytes, dir.path, p.freeBytes); err != nil {
 		return parts{}, err
 	}
@@ -167,6 +170,9 @@ func (n *Node) startRaft(cache *raft.LogCache) (formed bool, err error) {
 		if err != nil {
 			return err
 		}
+		if err := n.lostState(); err != nil {
+			return err
+		}
 		if !have && len(p.bootstrap.Servers) > 0 {
 			if err := raft.BootstrapCluster(conf, cache, n.store, p.snapshots, p.transport, p.bootstrap); err != nil {
 				return err
@@ -184,10 +190,31 @@ func (n *Node) startRaft(cache *raft.LogCache) (formed bool, err error) {
 	if err != nil {
 		return false, startError(n.opts.DataDir, p, err)
 	}
+	servers := n.configuration().Servers
+	if len(servers) > 0 && !slices.ContainsFunc(servers, func(s raft.Server) bool { return s.ID == raft.ServerID(n.id) }) {
+		n.log.Warn("this node is not a member of the cluster that its log knows; it cannot vote or lead until it is added", "node", n.id, "members", len(servers))
+	}
 	if only, ok := soleVoter(n.configuration()); ok && only.ID == raft.ServerID(n.id) {
 		n.electAtOnce()
 	}
 	return formed, nil
+}
+
+// lostState returns an error when there was a log and there is nothing now: a
+// store that finds its files empty begins anew without a word.
+func (n *Node) lostState() error {
+	if !n.parts.hadState {
+		return nil
+	}
+	last, err := n.store.LastIndex()
+	if err != nil || last > 0 {
+		return err
+	}
+	list, err := n.parts.snapshots.List()
+	if err == nil && len(list) == 0 {
+		err = errors.New("it is empty, there is no snapshot either, and there have been entries")
+	}
+	return err
 }
 
 // startError names what raft could not read back: the log, a snapshot, or the way

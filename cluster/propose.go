@@ -53,6 +53,9 @@ func (n *Node) proposeLeading(ctx context.Context, entry func(term uint64) []byt
 	hold := time.NewTimer(n.times.hold())
 	defer hold.Stop()
 	for {
+		if ctx.Err() != nil {
+			return Applied{}, outcomeRefused, context.Cause(ctx)
+		}
 		s, changed := n.view.get()
 		var again <-chan time.Time
 		switch {

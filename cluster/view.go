@@ -98,7 +98,11 @@ func (n *Node) observe() {
 		case o := <-ch:
 			switch d := o.Data.(type) {
 			case raft.LeaderObservation:
-				if d.LeaderID != "" && string(d.LeaderID) != n.id {
+				switch string(d.LeaderID) {
+				case "":
+				case n.id: // comes before the first heartbeat of the term
+					n.peers.clear()
+				default:
 					n.log.Info("leader", "node", string(d.LeaderID), "peer", string(d.LeaderAddr), "term", n.raft.CurrentTerm())
 				}
 			case raft.FailedHeartbeatObservation:

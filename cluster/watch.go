@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -125,6 +126,18 @@ func (n *Node) Snapshot(ctx context.Context) error {
 func (n *Node) takeSnapshot(ctx context.Context) error {
 	start := time.Now()
 	err := n.await(ctx, func() error { return n.raft.Snapshot().Error() })
+	// While a configuration change is on its way to the state machine raft takes
+	// none and says so, as a text; that lasts a few milliseconds.
+	for range 10 {
+		if err == nil || !strings.HasPrefix(err.Error(), "cannot take snapshot now") {
+			break
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
+		err = n.await(ctx, func() error { return n.raft.Snapshot().Error() })
+	}
 	switch {
 	case errors.Is(err, raft.ErrNothingNewToSnapshot):
 		return nil

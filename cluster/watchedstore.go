@@ -27,6 +27,8 @@ type watchedStore struct {
 	// Open's caller. Afterwards nobody but OnFatal can be told.
 	armed atomic.Bool
 
+	replayed uint64 // last index that Open has read; of Open's goroutine
+
 	bytes atomic.Uint64 // of entries, written since open or read back by Open
 	calls atomic.Uint64
 	fails atomic.Uint64
@@ -92,10 +94,20 @@ func (w *watchedStore) LastIndex() (i uint64, err error) {
 
 func (w *watchedStore) GetLog(index uint64, l *raft.Log) error {
 	err := w.callOrEnd("read", func() error { return w.store.GetLog(index, l) })
-	if err == nil && !w.armed.Load() { // NewRaft reads every entry above the snapshot once
-		w.bytes.Add(entryBytes(l))
+	if err == nil && !w.armed.Load() {
+		w.countReplay(l)
 	}
 	return err
+}
+
+// countReplay counts the entries that NewRaft reads: the last one, and then all
+// above the snapshot in order.
+func (w *watchedStore) countReplay(l *raft.Log) {
+	if l.Index <= w.replayed {
+		w.bytes.Store(0)
+	}
+	w.replayed = l.Index
+	w.bytes.Add(entryBytes(l))
 }
 
 func (w *watchedStore) StoreLog(l *raft.Log) error { return w.StoreLogs([]*raft.Log{l}) }

@@ -20,7 +20,7 @@ import (
 
 // ErrDamaged is returned, wrapped with what is wrong and where, for a file that
 // bbolt must not be given.
-var ErrDamaged = errors.New("damaged")
+var ErrDamaged = errors.New("unsound bbolt file")
 
 const (
 	magic      = 0xED0CDAED

@@ -1,0 +1,419 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// memCluster is a cluster in memory, for a synctest bubble: virtual time, no disk,
+// no sockets. Stop it before the bubble ends.
+type memCluster struct {
+	t      *testing.T
+	memory *memory
+	nodes  []*Node
+	states []*ledger
+	stores []*memStore
+}
+
+func startCluster(t *testing.T, size int, tasks func(node int) []LeaderTask) *memCluster {
+	t.Helper()
+	c := &memCluster{t: t, memory: newMemory(size)}
+	for i := 1; i <= size; i++ {
+		o := testOptions(t, "")
+		state := &ledger{}
+		o.FSM = state
+		o.URL = fmt.Sprintf("http://n%d:9000", i)
+		if tasks != nil {
+			o.LeaderTasks = tasks(i)
+		}
+		p := c.memory.parts(i)
+		c.stores = append(c.stores, p.store.(*memStore))
+		c.states = append(c.states, state)
+		c.nodes = append(c.nodes, mustStart(t, o, p))
+	}
+	return c
+}
+
+// leader is the node that leads, nil when none does or more than one thinks so.
+func (c *memCluster) leader() *Node {
+	var leader *Node
+	for _, n := range c.nodes {
+		if n.IsLeader() {
+			if leader != nil {
+				return nil
+			}
+			leader = n
+		}
+	}
+	return leader
+}
+
+func (c *memCluster) mustLead() *Node {
+	c.t.Helper()
+	await(c.t, "leader", isTrue("nobody leads", func() bool { return c.leader() != nil }))
+	return c.leader()
+}
+
+func (c *memCluster) stop() {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		if err := n.Close(context.Background()); err != nil {
+			c.t.Errorf("close %s: %v", n.NodeID(), err)
+		}
+	}
+	<-time.After(time.Minute) // raft's last timers fire while the bubble lives
+}
+
+func TestCluster_ThreeReplicasFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3, nil)
+		leader := c.mustLead()
+		a := mustPropose(t, leader, "x:1")
+		for i, n := range c.nodes {
+			if _, err := n.Read(ctxFor(t, time.Minute), Read{MinIndex: a.Index}); err != nil {
+				t.Errorf("%s: %v", n.NodeID(), err)
+			}
+			wantLines(t, c.states[i], "x:1")
+			await(t, "ready", n.Ready)
+			l, ok := n.Leader()
+			if !ok || l.NodeID != leader.NodeID() {
+				t.Errorf("%s says that %+v leads", n.NodeID(), l)
+			}
+			if n == leader {
+				continue
+			}
+			var not *NotLeaderError
+			if _, err := n.Propose(context.Background(), []byte("x:no")); !errors.As(err, &not) || !errors.Is(err, ErrNotLeader) || not.Leader.NodeID != leader.NodeID() {
+				t.Errorf("%s proposes: %v, want the leader named", n.NodeID(), err)
+			}
+			if _, err := n.Read(context.Background(), Read{Consistency: Linearizable}); !errors.Is(err, ErrNotLeader) {
+				t.Errorf("%s reads linearizably: %v", n.NodeID(), err)
+			}
+			if _, err := n.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Second}); !errors.Is(err, ErrNotLeader) {
+				t.Errorf("%s reads within a second: %v", n.NodeID(), err)
+			}
+			if f, err := n.Read(context.Background(), Read{}); err != nil || f.Staleness != StalenessUnknown {
+				t.Errorf("%s reads stale: %+v, %v", n.NodeID(), f, err)
+			}
+			if err := n.Transfer(context.Background(), n.NodeID()); !errors.Is(err, ErrNotLeader) {
+				t.Errorf("%s takes leadership: %v", n.NodeID(), err)
+			}
+		}
+		<-time.After(2 * freshTick) // before the first mark a bound is met by a barrier
+		f, err := leader.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Second})
+		if err != nil || f.Staleness < leader.times.lease || f.Staleness > time.Second {
+			t.Errorf("leader within a second: %+v, %v; the lease belongs to the bound", f, err)
+		}
+		f, err = leader.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Millisecond})
+		if err != nil || f.Staleness != 0 {
+			t.Errorf("leader within a bound tighter than the lease: %+v, %v; want a proven 0", f, err)
+		}
+		c.stop()
+	})
+}
+
+// Leader tasks run on one node at a time, after the term's own entry, and the next
+// term waits for the last one's.
+func TestCluster_LeaderTasks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running [4]atomic.Int32
+		var mu sync.Mutex
+		var begun []uint64
+		var c *memCluster
+		c = startCluster(t, 3, func(node int) []LeaderTask {
+			run := func(ctx context.Context, term uint64) error {
+				n := c.nodes[node-1]
+				if s, _ := n.view.get(); !s.leading || s.term != term {
+					t.Errorf("n%d: task of term %d, the view is %+v", node, term, s)
+				}
+				if applied, commit := n.machine.Applied(), n.raft.CommitIndex(); n.machine.appliedTerm() != term {
+					t.Errorf("n%d: task runs before its term's entry is applied (%d of %d)", node, applied, commit)
+				}
+				if running[node].Add(1) > 2 {
+					t.Errorf("n%d: tasks of two terms at once", node)
+				}
+				mu.Lock()
+				begun = append(begun, term)
+				mu.Unlock()
+				<-ctx.Done()
+				<-time.After(300 * time.Millisecond) // slow to end
+				running[node].Add(-1)
+				return ctx.Err()
+			}
+			return []LeaderTask{{Name: "a", Run: run}, {Name: "b", Run: run}}
+		})
+		for round := range 6 {
+			leader := c.mustLead()
+			await(t, "tasks", isTrue("not running", func() bool {
+				return running[slices.Index(c.nodes, leader)+1].Load() == 2
+			}))
+			if round%2 == 0 {
+				if err := leader.Transfer(context.Background(), ""); err != nil {
+					t.Errorf("transfer: %v", err)
+				}
+			} else {
+				addr := leader.parts.transport.LocalAddr()
+				c.memory.cut(addr)
+				await(t, "step down", isTrue("still leads", func() bool { return !leader.IsLeader() }))
+				await(t, "tasks end", isTrue("run on", func() bool { return running[slices.Index(c.nodes, leader)+1].Load() == 0 }))
+				c.memory.join(addr)
+			}
+			<-time.After(3 * time.Second)
+		}
+		mustPropose(t, c.mustLead(), "x:done")
+		c.stop()
+		for i := range running {
+			if n := running[i].Load(); n != 0 {
+				t.Errorf("n%d: %d tasks run after Close", i, n)
+			}
+		}
+		if !slices.IsSorted(begun) || len(begun) < 14 {
+			t.Errorf("tasks of the terms %v, want 7 terms of two in order", begun)
+		}
+	})
+}
+
+// A task that fails gives leadership away; the node tries again when it leads.
+func TestCluster_TaskFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls, survived atomic.Int32
+		c := startCluster(t, 1, func(int) []LeaderTask {
+			return []LeaderTask{
+				{Name: "fails twice", Run: func(ctx context.Context, _ uint64) error {
+					if calls.Add(1) <= 2 {
+						return errors.New("no")
+					}
+					<-ctx.Done()
+					return nil
+				}},
+				{Name: "ends by itself", Run: func(context.Context, uint64) error { survived.Add(1); return nil }},
+			}
+		})
+		await(t, "third try", isTrue("not yet", func() bool { return calls.Load() == 3 && c.leader() != nil }))
+		mustPropose(t, c.leader(), "x:1")
+		if survived.Load() != 3 {
+			t.Errorf("the other task ran %d times, want 3", survived.Load())
+		}
+		c.stop()
+	})
+}
+
+// What a cut-off leader is asked to propose is unknown, not refused, and what was
+// acknowledged is on the others.
+func TestCluster_CutOffLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3, nil)
+		old := c.mustLead()
+		mustPropose(t, old, "x:kept")
+		c.memory.cut(old.parts.transport.LocalAddr())
+		if _, err := old.Propose(context.Background(), []byte("x:lost")); !errors.Is(err, ErrUnknownOutcome) || !errors.Is(err, raft.ErrLeadershipLost) {
+			t.Errorf("propose without a quorum: %v, want unknown and leadership lost", err)
+		}
+		if _, err := old.Propose(context.Background(), []byte("x:none")); !errors.Is(err, ErrNoLeader) {
+			t.Errorf("propose without a leader: %v", err)
+		}
+		if err := old.Ready(); !errors.Is(err, ErrNoLeader) {
+			t.Errorf("ready without a leader: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if _, err := old.Read(ctx, Read{Consistency: Bounded, MaxStaleness: time.Millisecond}); !errors.Is(err, ErrStale) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("bounded read without a leader: %v", err)
+		}
+		f, err := old.Read(context.Background(), Read{})
+		if err != nil || f.Staleness < time.Second {
+			t.Errorf("stale read a second after the cut: %+v, %v", f, err)
+		}
+		// Old knowledge is knowledge: the bound grows by the clock.
+		if _, err := old.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Hour}); err != nil {
+			t.Errorf("read within an hour: %v", err)
+		}
+		c.memory.join(old.parts.transport.LocalAddr())
+		now := c.mustLead()
+		mustPropose(t, now, "x:new")
+		for i, n := range c.nodes {
+			await(t, "ready", n.Ready)
+			await(t, "new entry", isTrue("not applied", func() bool { return c.states[i].has("x:new") }))
+			if !c.states[i].has("x:kept") {
+				t.Errorf("%s lost an acknowledged entry", n.NodeID())
+			}
+		}
+		await(t, "everybody reachable", func() error {
+			s := now.Status()
+			if len(s.Nodes) != 3 || s.Role != "leader" {
+				return fmt.Errorf("status %+v", s)
+			}
+			for _, node := range s.Nodes {
+				if node.Reachable == nil || !*node.Reachable || !node.Voter {
+					return fmt.Errorf("node %+v", node)
+				}
+			}
+			return nil
+		})
+		c.stop()
+	})
+}
+
+// The leader's status says who does not answer.
+func TestCluster_StatusOfSilentPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3, nil)
+		leader := c.mustLead()
+		var other *Node
+		for _, n := range c.nodes {
+			if n != leader {
+				other = n
+			}
+		}
+		c.memory.cut(other.parts.transport.LocalAddr())
+		find := func() NodeStatus {
+			for _, s := range leader.Status().Nodes {
+				if s.NodeID == other.NodeID() {
+					return s
+				}
+			}
+			return NodeStatus{}
+		}
+		await(t, "silence noticed", isTrue("still reachable", func() bool {
+			s := find()
+			return s.Reachable != nil && !*s.Reachable && s.LastContactMS != nil
+		}))
+		c.memory.join(other.parts.transport.LocalAddr())
+		await(t, "answer noticed", isTrue("still silent", func() bool { s := find(); return s.Reachable != nil && *s.Reachable }))
+		c.stop()
+	})
+}
+
+func TestCluster_TransferToVotersOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3, nil)
+		leader := c.mustLead()
+		var target *Node
+		for _, n := range c.nodes {
+			if n != leader {
+				target = n
+			}
+		}
+		if err := leader.await(context.Background(), func() error {
+			return leader.raft.DemoteVoter(raft.ServerID(target.NodeID()), 0, time.Second).Error()
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := leader.Transfer(context.Background(), target.NodeID()); !errors.Is(err, ErrNotVoter) {
+			t.Errorf("transfer to a non-voter: %v", err)
+		}
+		if err := leader.await(context.Background(), func() error {
+			return leader.raft.AddVoter(raft.ServerID(target.NodeID()), target.parts.transport.LocalAddr(), 0, time.Second).Error()
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := leader.Transfer(context.Background(), target.NodeID()); err != nil {
+			t.Errorf("transfer to a voter: %v", err)
+		}
+		await(t, "target leads", isTrue("does not", target.IsLeader))
+		mustPropose(t, target, "x:1")
+		c.stop()
+	})
+}
+
+// Writes go on while leadership moves: Propose waits, it does not fail.
+func TestCluster_ProposeThroughTransfer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3, nil)
+		c.mustLead()
+		stop := make(chan struct{})
+		var acked []string
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				line := fmt.Sprintf("x:%d", i)
+				for {
+					l := c.leader()
+					if l == nil {
+						<-time.After(time.Millisecond)
+						continue
+					}
+					_, err := l.Propose(context.Background(), []byte(line))
+					if err == nil {
+						acked = append(acked, line)
+						break
+					}
+					if !errors.Is(err, ErrNotLeader) && !errors.Is(err, ErrUnknownOutcome) {
+						t.Errorf("%s: %v", line, err)
+						break
+					}
+				}
+				<-time.After(time.Millisecond)
+			}
+		}()
+		for range 5 {
+			if err := c.mustLead().Transfer(context.Background(), ""); err != nil {
+				t.Errorf("transfer: %v", err)
+			}
+			<-time.After(2 * time.Second)
+		}
+		close(stop)
+		<-done
+		last := acked[len(acked)-1]
+		for i := range c.nodes {
+			await(t, "last entry", isTrue("not applied", func() bool { return c.states[i].has(last) }))
+			got := map[string]bool{}
+			for _, line := range c.states[i].all() {
+				got[line] = true
+			}
+			for _, line := range acked {
+				if !got[line] {
+					t.Fatalf("node %d lost %s", i+1, line)
+				}
+			}
+		}
+		if len(acked) < 100 {
+			t.Errorf("%d entries in ten seconds", len(acked))
+		}
+		c.stop()
+	})
+}
+
+// A transfer that never ends (#696) makes the node step aside.
+func TestWatchTransfer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := make(fatals, 10)
+		o := testOptions(t, "")
+		o.OnFatal = told.tell
+		n := mustStart(t, o, newMemory(1).parts(1))
+		await(t, "ready", n.Ready)
+		refused := raft.ErrLeadershipTransferInProgress
+		n.watchTransfer(refused)
+		<-time.After(time.Second)
+		n.watchTransfer(refused) // as long as an ordinary one
+		n.watchTransfer(nil)     // and over
+		n.watchTransfer(refused)
+		<-time.After(1500 * time.Millisecond)
+		n.watchTransfer(refused)
+		if len(told) != 0 {
+			t.Errorf("told %v of transfers that end", <-told)
+		}
+		<-time.After(time.Second)
+		n.watchTransfer(refused)
+		if err := <-told; !errors.Is(err, ErrTransferStuck) {
+			t.Errorf("told %v", err)
+		}
+		mustClose(t, n)
+		<-time.After(time.Minute)
+	})
+}
