@@ -1,0 +1,82 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/kvctrl/kvctrl/cluster"
+)
+
+func (s *Server) healthz(w http.ResponseWriter, r *http.Request) error {
+	return s.writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
+}
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) error {
+	if err := s.opts.Node.Ready(); err != nil {
+		return &problem{code: codeNotReady, detail: err.Error()}
+	}
+	return s.writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
+	totals := s.opts.State.Registry().Totals()
+	st := s.opts.Node.Status()
+	if st.Nodes == nil {
+		st.Nodes = []cluster.NodeStatus{}
+	}
+	return s.writeJSON(w, http.StatusOK, struct {
+		cluster.Status
+		Workers int   `json:"workers"`
+		Keys    int64 `json:"keys"`
+	}{st, totals.Workers, totals.Keys})
+}
+
+// digestTries is how often a digest is taken before its index is given up on: under
+// load an entry may be applied while it is taken.
+const digestTries = 8
+
+// digest answers the state's digest with the index it stands for. The two belong
+// together when no entry was applied meanwhile; under a load that never pauses the
+// answer is 503.
+func (s *Server) digest(w http.ResponseWriter, r *http.Request) error {
+	if err := s.fresh(w, r, queryOf(r)); err != nil {
+		return err
+	}
+	for range digestTries {
+		before := s.opts.State.Applied()
+		d := s.opts.State.Registry().Digest()
+		if s.opts.State.Applied() == before {
+			w.Header().Set(headerIndex, strconv.FormatUint(before, 10))
+			return s.writeJSON(w, http.StatusOK, struct {
+				Index  uint64 `json:"index"`
+				Digest string `json:"digest"`
+			}{before, d.String()})
+		}
+	}
+	return &problem{code: codeBusy, detail: "entries are applied faster than a digest can be taken: ask again when there is less load"}
+}
+
+// snapshot takes one of this replica's state, leader or not.
+func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	wait, given := q.duration("timeout", maxTimeout)
+	if !given {
+		wait = maxTimeout
+	}
+	if err := q.err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), wait)
+	defer cancel()
+	if err := s.opts.Node.Snapshot(ctx); err != nil {
+		if ctx.Err() != nil && r.Context().Err() == nil {
+			return &problem{code: codeBusy, detail: fmt.Sprintf("the snapshot was not done within %s; it goes on: /admin/status shows last_snapshot_index", wait)}
+		}
+		return err
+	}
+	return s.writeJSON(w, http.StatusOK, struct {
+		Index uint64 `json:"last_snapshot_index"`
+	}{s.opts.Node.Status().LastSnapshotIndex})
+}

@@ -1,0 +1,113 @@
+package httpapi
+
+import "github.com/kvctrl/kvctrl/executor"
+
+// The bodies of all POST routes, one table each, LMCache's fields first and in its
+// order. Fields of ours that LMCache's models do not have are marked so.
+
+const tokensDoc = "Token ids of the prompt."
+
+// bodyLookup: instance_id is a field of ours. LMCache ignores it, and clients of
+// LMCache send it: what it holds can restrict an answer, never refuse one.
+var bodyLookup = schema{
+	{name: "tokens", kind: kindInts, required: true, doc: tokensDoc},
+	{name: "instance_id", kind: kindAny, doc: "Only this instance's holding is answered, when it is registered; otherwise ignored, as LMCache does."},
+}
+
+const (
+	lookupTokens = iota
+	lookupInstance
+)
+
+// fieldEventID is a field of ours in every command.
+var fieldEventID = field{name: "event_id", kind: kindString, nullable: true, maxBytes: executor.MaxEventID,
+	doc: "The caller's own id of this command. The same id again returns the first one's outcome and sends nothing."}
+
+var bodyClear = schema{
+	{name: "instance_id", kind: kindString, required: true, doc: "The instance to act on."},
+	{name: "location", kind: kindString, required: true, doc: locationDoc},
+	fieldEventID,
+}
+
+const locationDoc = "A backend of the instance; local_cpu, local_disk, remote and p2p stand for LocalCPUBackend, LocalDiskBackend, RemoteBackend and P2PBackend."
+
+const (
+	clearInstance = iota
+	clearLocation
+	clearEvent
+)
+
+var bodyPin = schema{
+	{name: "instance_id", kind: kindString, required: true, doc: "The instance to act on."},
+	{name: "location", kind: kindString, required: true, doc: locationDoc},
+	{name: "tokens", kind: kindInts, required: true, doc: tokensDoc},
+	fieldEventID,
+}
+
+const (
+	pinInstance = iota
+	pinLocation
+	pinTokens
+	pinEvent
+)
+
+var bodyCompress = schema{
+	{name: "instance_id", kind: kindString, required: true, doc: "The instance to act on."},
+	{name: "method", kind: kindString, required: true, doc: "Compression method; LMCache knows cachegen."},
+	{name: "location", kind: kindString, required: true, doc: locationDoc},
+	{name: "tokens", kind: kindInts, nullable: true, doc: tokensDoc + " Default: none."},
+	fieldEventID,
+}
+
+const (
+	compressInstance = iota
+	compressMethod
+	compressLocation
+	compressTokens
+	compressEvent
+)
+
+// bodyMove: copy is what releases up to 0.3.10 called should_copy. 0.5.6 ignores it,
+// which turns an old client's copy into a move that deletes the source.
+var bodyMove = schema{
+	{name: "old_position", kind: kindPair, required: true, doc: "Source: instance and location."},
+	{name: "new_position", kind: kindPair, required: true, doc: "Destination: instance and location."},
+	{name: "tokens", kind: kindInts, nullable: true, doc: tokensDoc + " Default: none."},
+	{name: "should_copy", kind: kindBool, nullable: true, doc: "Leave the source's chunks where they are. Default: false."},
+	{name: "copy", kind: kindBool, nullable: true, doc: "Older name of should_copy, which counts when both are given."},
+	fieldEventID,
+}
+
+const (
+	moveOld = iota
+	moveNew
+	moveTokens
+	moveShouldCopy
+	moveCopy
+	moveEvent
+)
+
+var bodyHealth = schema{
+	{name: "instance_id", kind: kindString, required: true, doc: "The instance whose workers are asked."},
+}
+
+var bodyCheckFinish = schema{
+	{name: "event_id", kind: kindString, required: true, doc: "The command's id."},
+}
+
+var bodyQueryInstance = schema{
+	{name: "event_id", kind: kindString, required: true, doc: "Required and not used."},
+	{name: "ip", kind: kindString, required: true, doc: "A worker's address as it registered it."},
+}
+
+const queryInstanceIP = 1
+
+var bodyQueryWorkerInfo = schema{
+	{name: "instance_id", kind: kindString, required: true, doc: "An instance, or all."},
+	{name: "worker_ids", kind: kindInts, nullable: true, doc: "Ranks, answered in this order. Default: every rank."},
+}
+
+const (
+	workerInfoInstance = iota
+	workerInfoIDs
+)

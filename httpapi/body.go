@@ -1,0 +1,105 @@
+package httpapi
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// bodyPool keeps buffers for bodies of up to keepBody bytes; larger ones are rare and
+// not worth holding on to.
+var bodyPool = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+const keepBody = 1 << 20
+
+// withBody reads the request's body, within the limits of one and of all, and calls f
+// with it. Ownership: f must not keep the bytes.
+func (s *Server) withBody(w http.ResponseWriter, r *http.Request, f func(body []byte) error) error {
+	if r.ContentLength > s.opts.MaxBody {
+		return s.bodyTooLarge()
+	}
+	reserve := r.ContentLength
+	if reserve < 0 {
+		reserve = s.opts.MaxBody
+	}
+	defer func() { s.bodies.Add(-reserve) }()
+	if total := s.bodies.Add(reserve); total > s.opts.MaxBodies {
+		return &problem{code: codeBusy, detail: fmt.Sprintf("requests of %d bytes are under way, the limit is %d: try again", total-reserve, s.opts.MaxBodies)}
+	}
+	buf := bodyPool.Get().(*bytes.Buffer)
+	defer func() {
+		if buf.Cap() <= keepBody {
+			buf.Reset()
+			bodyPool.Put(buf)
+		}
+	}()
+	buf.Reset()
+	if reserve > 0 && r.ContentLength > 0 {
+		buf.Grow(int(min(reserve, keepBody)) + bytes.MinRead)
+	}
+	// The deadline is for the body alone: one left standing would cancel a command
+	// that takes longer (net/http watches the connection meanwhile).
+	control := http.NewResponseController(w)
+	setDeadline := func(t time.Time) { _ = control.SetReadDeadline(t) } // not every writer has one; then there is no network either
+	setDeadline(time.Now().Add(s.opts.BodyTimeout))
+	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, s.opts.MaxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return s.bodyTooLarge()
+	case err != nil:
+		return &problem{code: codeBadBody, detail: fmt.Sprintf("the body did not come to its end: %v", unwrapEOF(err)), closing: true}
+	}
+	setDeadline(time.Time{})
+	// A body of unknown length had the largest one's place until now.
+	s.bodies.Add(int64(buf.Len()) - reserve)
+	reserve = int64(buf.Len())
+	return f(buf.Bytes())
+}
+
+func unwrapEOF(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (s *Server) bodyTooLarge() error {
+	return &problem{code: codeTooLarge, detail: fmt.Sprintf("the body is larger than %d bytes (--max-body)", s.opts.MaxBody)}
+}
+
+// parsed reads a body by its schema and calls f with the fields.
+func (s *Server) parsed(w http.ResponseWriter, r *http.Request, sc schema, f func(values) error) error {
+	return s.withBody(w, r, func(body []byte) error {
+		if err := contentType(r, body); err != nil {
+			return err
+		}
+		vs, err := sc.parse(body)
+		if err != nil {
+			return err
+		}
+		return f(vs)
+	})
+}
+
+// contentType refuses a body of another type than JSON with the 422 that FastAPI gives
+// it. A missing type is taken as JSON, as older FastAPI did: LMCache does not pin it.
+func contentType(r *http.Request, body []byte) error {
+	given := r.Header.Get("Content-Type")
+	if given == "" || given == "application/json" || len(body) == 0 {
+		return nil
+	}
+	media, _, err := mime.ParseMediaType(given)
+	if media == "application/json" || strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json") {
+		if err == nil || errors.Is(err, mime.ErrInvalidMediaParameter) {
+			return nil
+		}
+	}
+	return faults{notAnObject(asText(body))}
+}

@@ -1,0 +1,26 @@
+package httpapi
+
+import (
+	"github.com/kvctrl/kvctrl/executor"
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+// The closed sets of the labels of commands.
+var (
+	commandKinds = []registry.CommandKind{registry.CommandClear, registry.CommandPin, registry.CommandCompress, registry.CommandDecompress, registry.CommandMove}
+	commandEnds  = []string{"done", "partial", "failed", "timed_out", "interrupted", "refused", "unknown"}
+)
+
+func commandMetrics() []metric {
+	return []metric{
+		one("kvctrl_commands_open", "Commands under way on this replica.", gauge, func(s *sample) float64 { return float64(s.executor.Open) }),
+		{name: "kvctrl_commands_total", help: "Commands carried out by this replica, by how they ended.", kind: counter, labels: []string{"command", "outcome"},
+			values: func(s *sample, emit func(float64, ...string)) {
+				for _, k := range commandKinds {
+					for _, end := range commandEnds {
+						emit(float64(s.executor.Finished[executor.Outcome{Kind: k, End: end}]), string(k), end)
+					}
+				}
+			}},
+	}
+}

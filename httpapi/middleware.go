@@ -1,0 +1,83 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"time"
+)
+
+// handler answers a request, or returns why it could not and has written nothing.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+// routeKey is the context key of the route's pattern.
+type routeKey struct{}
+
+// routeOf is the pattern of the request's route: never what the client wrote.
+func routeOf(r *http.Request) string {
+	name, _ := r.Context().Value(routeKey{}).(string)
+	return name
+}
+
+// track makes an http.Handler of a handler: counted and timed under the route's name,
+// with the headers of every answer, errors put into words and panics caught.
+func (s *Server) track(name string, h handler) http.Handler {
+	series := s.metrics.http.route(name)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		rec := &recorder{ResponseWriter: w}
+		defer func() { series.done(r.Method, rec.status, time.Since(began)) }()
+		r = r.WithContext(context.WithValue(r.Context(), routeKey{}, name))
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		s.setPlace(w.Header())
+		if !s.requests.enter() {
+			s.writeProblem(rec, r, &problem{code: codeStopping, detail: "this replica is stopping"})
+			return
+		}
+		defer s.requests.leave()
+		defer s.caught(rec, r)
+		if err := h(rec, r); err != nil {
+			s.writeProblem(rec, r, err)
+		}
+	})
+}
+
+// caught turns a panic of a handler into a 500. It must be deferred directly.
+func (s *Server) caught(w *recorder, r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(p)
+	}
+	s.metrics.http.panics.Inc()
+	s.log.Error("panic in a handler", "route", routeOf(r), "panic", p, "stack", string(debug.Stack()))
+	if w.status == 0 {
+		s.writeProblem(w, r, &problem{code: codeInternal, detail: "a fault of the controller; its log has the details"})
+	}
+}
+
+// recorder notes the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int // 0: nothing sent yet
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
