@@ -107,9 +107,10 @@ func newBatcher(o Options, stats *counters) *batcher {
 func (q *batcher) add(urgent bool, ops int, put func(*fsm.Batch) int, tell func(outcome)) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for !urgent && q.queued() >= q.maxQueue && !q.closed {
-		q.stats.blocked.Add(1)
-		q.changed.Wait()
+	if full := func() bool { return q.queued() >= q.maxQueue && !q.closed }; !urgent && full() {
+		for q.stats.blocked.Add(1); full(); {
+			q.changed.Wait()
+		}
 	}
 	switch {
 	case q.closed:

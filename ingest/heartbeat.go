@@ -10,71 +10,76 @@ import (
 
 // beat answers a heartbeat on a ROUTER socket.
 func (s *Server) beat(m *lmcache.HeartbeatMsg, a ask) {
-	answer := func(c *lmcache.HeartbeatCommand) lmcache.Message {
+	w := worker(m.InstanceID, m.WorkerID)
+	nothing := func() lmcache.Message { return &lmcache.HeartbeatRetMsg{} }
+	err := s.heartbeat(m, true, func(registered bool) {
 		ret := &lmcache.HeartbeatRetMsg{}
-		if c != nil {
-			ret.Commands = []lmcache.HeartbeatCommand{*c}
+		if registered {
+			ret.Commands = s.commands(w)
 		}
-		return ret
-	}
-	err := s.heartbeat(m, true, func(c *lmcache.HeartbeatCommand) { a.later(answer(c)) })
+		a.later(ret)
+	})
 	if err != nil {
 		s.refused(m, a.from, a.r.name, err)
-		a.now(answer(nil))
+		a.now(nothing())
 		return
 	}
-	a.await(s.opts.LogPatience, func() lmcache.Message { return answer(nil) })
+	a.await(s.opts.LogPatience, nothing)
 }
 
-// heartbeat notes a worker's life. A known one is answered at once, from memory; an
-// unknown one when its registration is applied; one whose address has changed at once,
-// while the change is on its way into the log. answer is called once, from here or
-// from the batcher's goroutine, unless an error is returned.
+// heartbeat notes a worker's life. A known one needs no more than that; an unknown one
+// is registered; of one whose address has changed the new one goes into the log. tell,
+// which may be nil, is called once, unless an error is returned: at once for a known
+// worker, else from the batcher's goroutine when its registration is applied, or at
+// once with false when an earlier one is still on its way.
 //
 // While a registration of a worker is on its way its further heartbeats do not make
 // another: without a log, every second would add one.
-func (s *Server) heartbeat(m *lmcache.HeartbeatMsg, urgent bool, answer func(*lmcache.HeartbeatCommand)) error {
+func (s *Server) heartbeat(m *lmcache.HeartbeatMsg, urgent bool, tell func(registered bool)) error {
+	if tell == nil {
+		tell = func(bool) {}
+	}
 	reg := registration((*lmcache.RegisterMsg)(m), micros(s.opts.Now()))
 	reg.ByHeartbeat = true
 	s.notes.note(reg.WorkerRef, reg.At, true)
 	info, known := s.opts.State.Registry().Worker(reg.WorkerRef)
 	if known && sameAddress(info, reg) {
-		answer(s.command(reg.WorkerRef))
+		tell(true)
 		return nil
 	}
 	if !s.flights.begin(reg.WorkerRef) {
-		answer(nil)
+		tell(known)
 		return nil
 	}
 	err := s.queue.add(urgent, 0, func(b *fsm.Batch) int { return b.Register(reg) }, func(o outcome) {
 		s.flights.end(reg.WorkerRef)
-		if known {
-			return // answered already
-		}
-		if o.Err != nil {
-			answer(nil)
-			return
-		}
-		if why := o.Result.Register.Refused; why != "" {
+		switch why := o.Result.Register.Refused; {
+		case known: // told already
+		case o.Err != nil:
+			tell(false)
+		case why != "":
 			s.complain(reg.Instance, "registration refused", "instance", reg.Instance, "worker", reg.Worker, "error", why)
-		} else if !o.Duplicate && !o.Result.Register.Known {
-			s.logger.Info("Registered instance-worker by its heartbeat", "instance", reg.Instance, "worker", reg.Worker,
-				"ip", reg.IP, "port", reg.Port)
+			tell(false)
+		default:
+			if !o.Duplicate && !o.Result.Register.Known {
+				s.logger.Info("Registered instance-worker by its heartbeat", "instance", reg.Instance, "worker", reg.Worker,
+					"ip", reg.IP, "port", reg.Port)
+			}
+			tell(true)
 		}
-		answer(s.command(reg.WorkerRef))
 	})
 	if err != nil {
 		s.flights.end(reg.WorkerRef)
 		return err
 	}
 	if known {
-		answer(s.command(reg.WorkerRef))
+		tell(true)
 	}
 	return nil
 }
 
-// command is what to tell a worker: to sync, if it owes that and there is a slot.
-func (s *Server) command(w registry.WorkerRef) *lmcache.HeartbeatCommand {
+// commands are what to tell a worker: to sync, if it owes that and there is a slot.
+func (s *Server) commands(w registry.WorkerRef) []lmcache.HeartbeatCommand {
 	reg := s.opts.State.Registry()
 	reason, wanted := reg.SyncWanted(w)
 	if !wanted {
@@ -88,7 +93,7 @@ func (s *Server) command(w registry.WorkerRef) *lmcache.HeartbeatCommand {
 		return nil
 	}
 	s.stats.syncs.Add(1)
-	return &lmcache.HeartbeatCommand{CommandType: "full_sync", Reason: &reason}
+	return []lmcache.HeartbeatCommand{{CommandType: "full_sync", Reason: &reason}}
 }
 
 func sameAddress(w registry.WorkerInfo, r registry.Registration) bool {

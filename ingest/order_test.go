@@ -159,3 +159,37 @@ func TestPull_BackPressure(t *testing.T) {
 		t.Errorf("%d gaps, want none", w.Locations[0].Gaps)
 	}
 }
+
+// TestPull_TooLargeFrame: its sender loses the connection, nobody else anything.
+func TestPull_TooLargeFrame(t *testing.T) {
+	r := start(t, func(o *Options) { o.MaxFrame = 1 << 20 })
+	r.register("i")
+	p := r.push()
+	p.raw(make([]byte, 2<<20))
+	p.parts(opsMsg("i", "L", 0, 1)) // may be lost with the connection
+	r.push().parts(opsMsg("i", "M", 0, 2))
+	eventually(t, "another sender is heard", func() bool { return len(r.log.Registry().Holders(2)) == 1 })
+	eventually(t, "so is the same one, after reconnecting", func() bool {
+		p.parts(opsMsg("i", "L", 1, 3))
+		return len(r.log.Registry().Holders(3)) == 1
+	})
+}
+
+// TestComplaints_NameThePeer: the line about a bad frame says whose it is, on every
+// socket, and there is one line a minute.
+func TestComplaints_NameThePeer(t *testing.T) {
+	r := start(t, nil)
+	d := r.dealer()
+	for range 3 {
+		d.raw(nil, []byte{0xc1})
+		d.answer()
+	}
+	r.push().raw([]byte{0xc1}, []byte{0xc1})
+	eventually(t, "all are counted", func() bool { return r.badFrames() == 5 })
+	r.s.complaints.mu.Lock()
+	defer r.s.complaints.mu.Unlock()
+	said := r.s.complaints.last["127.0.0.1"]
+	if said == nil || said.suppressed != 4 || len(r.s.complaints.last) != 1 {
+		t.Errorf("complaints %v, want one about 127.0.0.1 with 4 suppressed", r.s.complaints.last)
+	}
+}

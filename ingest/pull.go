@@ -103,7 +103,7 @@ func (p *puller) part(frame []byte, from string) {
 		s.notes.note(reg.WorkerRef, at, false)
 		err = s.queue.add(false, 0, func(b *fsm.Batch) int { return b.Register(reg) }, s.registered(reg))
 	case *lmcache.HeartbeatMsg: // the same
-		err = s.heartbeat(m, false, func(*lmcache.HeartbeatCommand) {})
+		err = s.heartbeat(m, false, nil)
 	default:
 		s.refuse(m, from, p.name)
 		return

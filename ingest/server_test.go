@@ -156,6 +156,19 @@ func TestServer_AtMostMaxSyncsAtOnce(t *testing.T) {
 	}
 }
 
+// TestServer_HeartbeatOnPullTakesNoSyncSlot: workers up to 0.3.11 cannot be told to
+// sync, so nobody must wait for them.
+func TestServer_HeartbeatOnPullTakesNoSyncSlot(t *testing.T) {
+	r := start(t, func(o *Options) { o.MaxSyncs = 1 })
+	r.push().parts(heartbeatMsg("old"), heartbeatMsg("old"))
+	eventually(t, "it is registered", func() bool { _, known := r.log.Registry().Worker(ref("old")); return known })
+	r.push().parts(heartbeatMsg("old"))
+	eventually(t, "its heartbeats are heard", func() bool { return r.s.Stats().Pull.Messages == 3 })
+	if ret := r.heartbeat().ask(heartbeatMsg("new")).(*lmcache.HeartbeatRetMsg); len(ret.Commands) != 1 {
+		t.Errorf("the new worker is not asked to sync: %+v", ret)
+	}
+}
+
 func TestServer_P2PLookup(t *testing.T) {
 	r := start(t, nil)
 	r.register("i")

@@ -12,28 +12,29 @@ import (
 )
 
 // receive takes one message off a socket without waiting, with the peer's address as
-// far as libzmq knows it. The parts are the caller's.
+// far as libzmq knows it: a ROUTER's identity frame, which libzmq makes itself, has
+// none, so the frames are asked until one has it. The parts are the caller's.
 func receive(sock *zmq.Socket) (parts [][]byte, from string, err error) {
-	part, meta, err := sock.RecvBytesWithMetadata(zmq.DONTWAIT, "Peer-Address")
-	if err != nil {
-		return nil, "", err
-	}
-	from = meta["Peer-Address"]
-	parts = append(parts, part)
-	for {
-		more, err := sock.GetRcvmore()
+	const address = "Peer-Address"
+	for more := true; more; {
+		// A message is in the socket whole or not at all: only the first part can be missing.
+		var part []byte
+		if from == "" {
+			var meta map[string]string
+			part, meta, err = sock.RecvBytesWithMetadata(zmq.DONTWAIT, address)
+			from = meta[address]
+		} else {
+			part, err = sock.RecvBytes(zmq.DONTWAIT)
+		}
 		if err != nil {
-			return nil, from, err
-		}
-		if !more {
-			return parts, from, nil
-		}
-		// A message is in the socket whole or not at all.
-		if part, err = sock.RecvBytes(zmq.DONTWAIT); err != nil {
-			return nil, from, err
+			return nil, "", err
 		}
 		parts = append(parts, part)
+		if more, err = sock.GetRcvmore(); err != nil {
+			return nil, "", err
+		}
 	}
+	return parts, from, nil
 }
 
 // interrupted tells that nothing is wrong, only nothing there, or a signal came.

@@ -33,7 +33,8 @@ func Refusals() []Refusal {
 	return []Refusal{RefusedOrchestrator, RefusedWrongSocket, RefusedQueueFull, RefusedShuttingDown}
 }
 
-// SocketStats are the figures of one kind of socket.
+// SocketStats are the figures of one kind of socket. LMCache's gauges of its reply
+// socket count both ROUTERs: Reply and Heartbeat together.
 type SocketStats struct {
 	Messages uint64 // PULL: parts; ROUTER: requests
 	Active   int    // being handled; ROUTER: taken and not answered
