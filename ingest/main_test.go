@@ -21,6 +21,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// What cmd puts in: the contracts hold.
+var (
+	_ Log   = (*cluster.Node)(nil)
+	_ State = (*fsm.FSM)(nil)
+)
+
 // memLog is a replicated log of one replica in memory: the real state machine behind
 // a mutex. fault, if set, decides for each attempt whether the entry is applied and
 // what the proposer is told.
