@@ -60,7 +60,7 @@ run status
 
 say "2. Three simulated LMCache engines register and report their chunks. sim-0 has computed the prompt of tokens 0 to 1023."
 echo '$ kvctrld simulate --instances 3 --prompt 0..1023'
-"$kvctrld" simulate --instances 3 --rate 20 --prompt 0..1023 >"$dir/fleet.log" 2>&1 &
+"$kvctrld" simulate --instances 3 --rate 20 --heartbeat 200ms --prompt 0..1023 >"$dir/fleet.log" 2>&1 &
 fleet=$!
 until_ok holds sim-0
 run workers
@@ -85,7 +85,7 @@ run clear sim-2
 until_ok lost sim-2
 run health sim-0
 echo "  an error keeps the worker's own words:"
-run move sim-0 nowhere --tokens 0..1023 || true
+run move sim-0 sim-1/LocalDiskBackend --tokens 0..1023 || true
 
 say "5. kill -9 of the replica. The fleet goes on; nobody answers."
 kill -9 "$replica"

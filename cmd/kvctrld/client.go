@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// maxAnswer bounds what the client reads of an answer.
+const maxAnswer = 256 << 20
+
+// client speaks REST to any of several replicas.
+type client struct {
+	addrs []string
+	http  *http.Client
+}
+
+// answerError is an answer that is not a success.
+type answerError struct {
+	status int
+	detail string
+	code   string
+}
+
+func (e *answerError) Error() string {
+	if e.code != "" {
+		return fmt.Sprintf("%s (%d %s)", e.detail, e.status, e.code)
+	}
+	return fmt.Sprintf("%s (%d)", e.detail, e.status)
+}
+
+func newClient(addrs string, timeout time.Duration) (*client, error) {
+	c := &client{http: &http.Client{Timeout: timeout}}
+	for _, a := range strings.Split(addrs, ",") {
+		if a = strings.TrimSpace(a); a == "" {
+			continue
+		}
+		if !strings.Contains(a, "://") {
+			a = "http://" + a
+		}
+		if u, err := url.Parse(a); err != nil || u.Host == "" {
+			return nil, fmt.Errorf("address %q: want a URL such as http://127.0.0.1:9000", a)
+		}
+		c.addrs = append(c.addrs, strings.TrimRight(a, "/"))
+	}
+	if len(c.addrs) == 0 {
+		return nil, errors.New("no address: give --addr or KVCTRL_ADDR")
+	}
+	return c, nil
+}
+
+// call sends a request to the first replica that can be reached and returns the
+// body of a success. A request that a replica may have taken is not sent to
+// another one unless repeating it is harmless: reads, and commands, which carry
+// their event id.
+func (c *client) call(ctx context.Context, method, path string, body any, repeatable bool) ([]byte, error) {
+	var payload []byte
+	if body != nil {
+		var err error
+		if payload, err = json.Marshal(body); err != nil {
+			return nil, fmt.Errorf("encode request: %w", err)
+		}
+	}
+	var faults []error
+	for _, addr := range c.addrs {
+		answer, err := c.send(ctx, method, addr+path, payload)
+		if err == nil {
+			return answer, nil
+		}
+		var refused *answerError
+		if errors.As(err, &refused) && refused.status != http.StatusServiceUnavailable {
+			return nil, err
+		}
+		faults = append(faults, fmt.Errorf("%s: %w", addr, err))
+		if ctx.Err() != nil || !(repeatable || neverSent(err)) {
+			break
+		}
+	}
+	return nil, errors.Join(faults...)
+}
+
+func (c *client) send(ctx context.Context, method, target string, payload []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(payload))
+	if err != nil {
+		return nil, err
+	}
+	if payload != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return body, nil
+	}
+	return nil, readAnswerError(resp.StatusCode, body)
+}
+
+// readAnswerError takes the words out of an error body: {"detail": text or list}.
+func readAnswerError(status int, body []byte) error {
+	var e struct {
+		Detail json.RawMessage `json:"detail"`
+		Code   string          `json:"code"`
+	}
+	out := &answerError{status: status, detail: strings.TrimSpace(string(body))}
+	if json.Unmarshal(body, &e) == nil && len(e.Detail) > 0 {
+		out.code = e.Code
+		out.detail = string(e.Detail)
+		var words string
+		if json.Unmarshal(e.Detail, &words) == nil {
+			out.detail = words
+		}
+	}
+	if out.detail == "" {
+		out.detail = http.StatusText(status)
+	}
+	return out
+}
+
+// neverSent reports an error that proves that no replica saw the request.
+func neverSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}

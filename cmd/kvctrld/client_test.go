@@ -1,0 +1,234 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// replica answers requests from a table of bodies by path and keeps what it got.
+type replica struct {
+	*httptest.Server
+	got []string
+}
+
+func startReplica(t *testing.T, status int, bodies map[string]string) *replica {
+	t.Helper()
+	r := &replica{}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		b, err := io.ReadAll(req.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		r.got = append(r.got, req.Method+" "+req.URL.RequestURI()+" "+string(b))
+		body, ok := bodies[req.URL.Path]
+		if !ok {
+			t.Errorf("unexpected path %s", req.URL.Path)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// kvctrld runs a command line and returns its exit code and what it printed.
+func kvctrld(args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = runWith(context.Background(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// deadAddr is an address that refuses connections.
+func deadAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return "http://" + l.Addr().String()
+}
+
+func TestVerbs(t *testing.T) {
+	const done = `{"event_id":"E1","num_tokens":512}`
+	for _, tt := range []struct {
+		name  string
+		args  []string
+		path  string
+		body  string
+		asked string // what the request holds
+		shown []string
+	}{
+		{"lookup keeps the order", []string{"lookup", "--tokens", "0..2"}, "/lookup",
+			`{"event_id":"x","layout_info":{"zz":["LocalCPUBackend",512],"aa":["LocalDiskBackend",256]}}`,
+			`{"tokens":[0,1,2]}`, []string{"zz        LocalCPUBackend   512\naa        LocalDiskBackend  256"}},
+		{"lookup without a hit", []string{"lookup", "--tokens", "1"}, "/lookup", `{"event_id":"x","layout_info":{}}`, `[1]`, []string{"no instance holds"}},
+		{"lookup of one instance", []string{"lookup", "--tokens", "1", "--instance", "i"}, "/lookup", `{"layout_info":{}}`, `"instance_id":"i"`, nil},
+		{"lookup raw", []string{"lookup", "--tokens", "1", "--json"}, "/lookup", `{"layout_info":{}}`, `[1]`, []string{`{"layout_info":{}}`}},
+		{"clear", []string{"clear", "i"}, "/clear", done, `"location":"LocalCPUBackend"`, []string{"cleared 512 tokens (event E1)"}},
+		{"clear of a location", []string{"clear", "i/LocalDiskBackend"}, "/clear", done, `"instance_id":"i","location":"LocalDiskBackend"`, nil},
+		{"pin", []string{"pin", "i", "--tokens", "5"}, "/pin", done, `"tokens":[5]`, []string{"pinned 512"}},
+		{"compress", []string{"compress", "i", "--tokens", "5"}, "/compress", done, `"method":"cachegen"`, []string{"compressed 512"}},
+		{"decompress", []string{"decompress", "i", "--tokens", "5", "--method", "m"}, "/decompress", done, `"method":"m"`, []string{"decompressed 512"}},
+		{"move", []string{"move", "a", "b/L", "--tokens", "5", "--copy"}, "/move", done,
+			`"new_position":["b","L"],"old_position":["a","LocalCPUBackend"],"should_copy":true,"tokens":[5]`, []string{"moved 512"}},
+		{"own event id", []string{"clear", "i", "--event-id", "mine"}, "/clear", done, `"event_id":"mine"`, nil},
+		{"health", []string{"health", "i"}, "/health", `{"error_codes":{"0":0,"1":-1001}}`, `"instance_id":"i"`, []string{"1       -1001"}},
+		{"health of nobody", []string{"health", "i"}, "/health", `{"error_codes":{}}`, `"i"`, []string{`instance "i" is not known`}},
+		{"check-finish", []string{"check-finish", "E1"}, "/check_finish", `{"status":"done"}`, `"event_id":"E1"`, []string{"done"}},
+		{"workers", []string{"workers", "a b"}, "/controller/workers", `{"workers":[{"instance_id":"a b","worker_id":1,"ip":"1.2.3.4","port":5,"peer_init_url":null,"registration_time":0.5,"key_count":7}]}`,
+			"instance_id=a+b", []string{"a b", "1.2.3.4:5", "1970-01-01T00:00:00.500Z", "7"}},
+		{"instances", []string{"instances"}, "/instances", `{"instances":[{"instance_id":"i","workers":[{"worker_id":0,"liveness":"alive","sync_state":"none","locations":[{"location":"L","key_count":3,"gaps":1,"lossy":true}]},{"worker_id":1,"liveness":"suspect"}]}]}`,
+			"GET", []string{"alive", "yes", "suspect"}},
+		{"events", []string{"events"}, "/events", `{"events":[{"event_id":"E1","kind":"clear","status":"done","num_tokens":5,"created_us":1000}]}`, "GET", []string{"E1", "done", "1970-01-01T00:00:00.001Z"}},
+		{"one event", []string{"events", "E1"}, "/events/E1", `{"event_id":"E1","kind":"clear","status":"partial","detail":"words","workers":[{"instance_id":"i","worker_id":0,"status":"failed","error":"why"}]}`,
+			"GET", []string{"partial", "words", "why"}},
+		{"snapshot", []string{"snapshot"}, "/admin/snapshot", `{"last_snapshot_index":9}`, "POST", []string{"index 9"}},
+		{"status", []string{"status"}, "/admin/status", `{"term":2,"commit_index":10,"leader":{"node_id":"n1"},"nodes":[{"node_id":"n1","voter":true,"role":"leader","reachable":true,"applied_index":8},{"node_id":"n2","role":"follower","reachable":false,"last_contact_ms":70},{"node_id":"n3"}],"workers":3,"keys":4}`,
+			"GET", []string{"leader", "follower (no vote)", "no contact for 70 ms", "not known here", "3 workers, 4 keys"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := startReplica(t, 200, map[string]string{tt.path: tt.body})
+			code, out, errs := kvctrld(append(tt.args, "--addr", r.URL)...)
+			if code != 0 {
+				t.Fatalf("exit %d: %s", code, errs)
+			}
+			if len(r.got) != 1 || !strings.Contains(r.got[0], tt.asked) {
+				t.Errorf("asked %q, want %q in it", r.got, tt.asked)
+			}
+			for _, want := range tt.shown {
+				if !strings.Contains(out, want) {
+					t.Errorf("printed\n%s\nwant %q in it", out, want)
+				}
+			}
+		})
+	}
+}
+
+// Every command carries an id made by the client, so that asking another replica
+// cannot carry it out twice.
+func TestCommands_CarryAnEventID(t *testing.T) {
+	r := startReplica(t, 200, map[string]string{"/clear": `{"event_id":"E","num_tokens":1}`})
+	for range 2 {
+		if code, _, errs := kvctrld("clear", "i", "--addr", r.URL); code != 0 {
+			t.Fatal(errs)
+		}
+	}
+	ids := map[string]bool{}
+	for _, g := range r.got {
+		var body struct {
+			ID string `json:"event_id"`
+		}
+		if err := json.Unmarshal([]byte(g[strings.Index(g, "{"):]), &body); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(body.ID, "Clear") {
+			t.Errorf("event id %q", body.ID)
+		}
+		ids[body.ID] = true
+	}
+	if len(ids) != 2 {
+		t.Errorf("ids %v, want two different", ids)
+	}
+}
+
+func TestClient_NextAddress(t *testing.T) {
+	good := startReplica(t, 200, map[string]string{"/clear": `{"event_id":"E","num_tokens":1}`, "/lookup": `{"layout_info":{}}`})
+	away := startReplica(t, 503, map[string]string{"/clear": `{"detail":"no leader","code":"no_leader"}`, "/lookup": `{"detail":"no leader","code":"no_leader"}`})
+	refusing := startReplica(t, 404, map[string]string{"/clear": `{"detail":"no worker of instance \"i\"","code":"unknown_instance"}`})
+	for _, tt := range []struct {
+		name string
+		addr string
+		code int
+		text string
+	}{
+		{"the first is down", deadAddr(t) + "," + good.URL, 0, ""},
+		{"the first has no leader", away.URL + "," + good.URL, 0, ""},
+		{"a refusal is final", refusing.URL + "," + good.URL, 1, `no worker of instance "i" (404 unknown_instance)`},
+		{"nobody", deadAddr(t) + "," + deadAddr(t), 1, "connection refused"},
+		{"no leader anywhere", away.URL, 1, "no leader (503 no_leader)"},
+		{"no address", " , ", 2, "no address"},
+		{"no URL", "http://", 2, "want a URL"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			code, _, errs := kvctrld("clear", "i", "--addr", tt.addr)
+			if code != tt.code || !strings.Contains(errs, tt.text) {
+				t.Errorf("exit %d, %q; want %d with %q", code, errs, tt.code, tt.text)
+			}
+		})
+	}
+}
+
+func TestStatus_NoLeaderIsAFailure(t *testing.T) {
+	r := startReplica(t, 200, map[string]string{"/admin/status": `{"leader":{"node_id":"","url":""},"nodes":[]}`})
+	for _, args := range [][]string{{"status"}, {"status", "--json"}} {
+		if code, _, errs := kvctrld(append(args, "--addr", r.URL)...); code != 1 || !strings.Contains(errs, "no leader") {
+			t.Errorf("%v: exit %d, %q", args, code, errs)
+		}
+	}
+}
+
+func TestCommandLine_Faults(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		code int
+		text string
+	}{
+		{[]string{"lookup", "--tokens", "x"}, 2, `token "x"`},
+		{[]string{"lookup", "--tokens", "3..1"}, 2, "first..last"},
+		{[]string{"lookup", "--tokens", "0..99999999"}, 2, "more than"},
+		{[]string{"lookup", "--tokens", "@/nonexistent"}, 2, "nonexistent"},
+		{[]string{"lookup", "--tokens", "[1,"}, 2, "tokens"},
+		{[]string{"lookup"}, 1, "tokens"},
+		{[]string{"serve", "--nope"}, 2, "--nope"},
+		{[]string{"serve", "prot=1"}, 2, `unknown setting "prot"; the nearest is "port"`},
+		{[]string{"simulate", "--pull", "a,b"}, 2, "want one of each"},
+		{[]string{"nonsense"}, 1, "nonsense"},
+	} {
+		code, _, errs := kvctrld(tt.args...)
+		if code != tt.code || !strings.Contains(errs, tt.text) {
+			t.Errorf("%q: exit %d, %q; want %d with %q", tt.args, code, errs, tt.code, tt.text)
+		}
+	}
+}
+
+func TestReadTokens(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(file, []byte("[1, -2, 3]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for arg, want := range map[string][]int64{
+		"1,2 3":    {1, 2, 3},
+		"5..7,-1":  {5, 6, 7, -1},
+		"":         {},
+		"@" + file: {1, -2, 3},
+		"-":        {8, 9},
+	} {
+		got, err := readTokens(arg, strings.NewReader("8\n9\n"))
+		if err != nil {
+			t.Errorf("%q: %v", arg, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", arg, diff)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	code, out, _ := kvctrld("version")
+	if code != 0 || !strings.Contains(out, "log entry format") || !strings.Contains(out, "go1.") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/kvctrl/kvctrl/cluster"
+	"github.com/kvctrl/kvctrl/fsm"
+)
+
+// Exit codes of serve. A supervisor may act on them: 3 and 6 do not go away by
+// themselves, 5 may.
+const (
+	exitFailed  = 1 // anything not named below
+	exitConfig  = 2 // command line, environment or configuration file
+	exitDataDir = 3 // the data directory is held by another process, not writable, or damaged
+	exitAddress = 4 // an address is in use or not ours
+	exitStorage = 5 // the disk failed, hangs or is full
+	exitEntry   = 6 // the log holds an entry that this build cannot apply
+)
+
+// exitOf gives an error of serve its exit code.
+func exitOf(err error) error {
+	if err == nil {
+		return nil
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return err
+	}
+	code := exitFailed
+	var entry *fsm.RefusedError
+	switch {
+	case errors.As(err, &entry):
+		code = exitEntry
+	case errors.Is(err, cluster.ErrStore), errors.Is(err, cluster.ErrDiskSpace), errors.Is(err, syscall.ENOSPC):
+		code = exitStorage
+	case errors.Is(err, cluster.ErrDataDir):
+		code = exitDataDir
+	case errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EADDRNOTAVAIL):
+		code = exitAddress
+	}
+	return &exitError{code: code, err: err}
+}
+
+// configError marks a fault of the command line or the configuration.
+func configError(err error) error {
+	return &exitError{code: exitConfig, err: fmt.Errorf("configuration: %w", err)}
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kvctrl/kvctrl/cluster"
+	"github.com/kvctrl/kvctrl/executor"
+	"github.com/kvctrl/kvctrl/fsm"
+	"github.com/kvctrl/kvctrl/httpapi"
+	"github.com/kvctrl/kvctrl/ingest"
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+// stopWithin bounds a clean stop: answers under way, the drain of what workers sent,
+// the handing over of leadership.
+const stopWithin = 15 * time.Second
+
+func newServe() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve [key=value ...]",
+		Short: "run a replica in the foreground",
+		Long: "Runs a replica until SIGTERM or SIGINT. Every flag is also a key of the YAML file (--config) and an environment\n" +
+			"variable (KVCTRL_ and the name in capitals). LMCache's own flags, key=value words, keys and LMCACHE_CONTROLLER_\n" +
+			"variables are accepted unchanged. With an empty data directory and no other flag this is a cluster of one.",
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, words []string) error {
+			c, err := loadConfig(cmd.Flags(), words, osEnviron())
+			if err != nil {
+				return configError(err)
+			}
+			return exitOf(serve(cmd.Context(), c, cmd.ErrOrStderr()))
+		},
+	}
+	addFlags(cmd.Flags())
+	return cmd
+}
+
+// serve runs a replica until ctx ends or a part of it fails.
+//
+// The order is the point of this function. Addresses are bound before the data
+// directory is touched, so that a port in use changes nothing. REST answers while a
+// long log is read back, and workers that connect early are held. Stopping goes the other way round:
+// clients, workers, then the log with a hand-over of leadership.
+func serve(ctx context.Context, c config, stderr io.Writer) error {
+	log := hclog.New(&hclog.LoggerOptions{
+		Name: "kvctrld", Level: hclog.LevelFromString(c.LogLevel), JSONFormat: c.LogFormat == "json", Output: stderr, TimeFormat: "2006-01-02T15:04:05.000Z0700",
+	})
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+
+	state := fsm.New(fsm.Options{
+		Registry: registry.Options{SyncThreshold: c.SyncThreshold},
+		Logger:   log.Named("fsm"),
+		OnFatal:  fail,
+	})
+	node := &openingNode{}
+
+	exec, err := executor.New(executor.Options{Log: node, Registry: state.Registry, Deadline: c.WorkerDeadline, Logger: log.Named("executor")})
+	if err != nil {
+		return err
+	}
+	var session registry.SessionID
+	rand.Read(session[:])
+	workers := ingest.New(ingest.Options{
+		Log: node, State: state, Session: session,
+		Host: c.Host, PullPorts: zmqPorts(c.PullPorts), ReplyPort: c.ReplyPort, HeartbeatPort: c.HeartbeatPort,
+		AdvertiseHost: c.AdvertiseHost, MaxSyncs: c.MaxSyncs, Logger: log.Named("ingest"),
+	})
+	if c.HeartbeatPort == 0 {
+		log.Warn("no heartbeat port: workers will send no heartbeats, so their losses are seen and not repaired")
+	}
+	if err := workers.Open(); err != nil {
+		return errors.Join(err, workers.Close())
+	}
+	defer workers.Close()
+
+	rest, err := httpapi.New(httpapi.Options{
+		Addr: net.JoinHostPort(c.Host, strconv.Itoa(c.Port)), TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSClientCA: c.TLSCA,
+		Node: node, State: state, Executor: exec, Ingest: workers,
+		Hash: c.Hash, HashSeeds: c.HashSeeds, ChunkSize: c.ChunkSize,
+		MaxBody: c.MaxBody, WorkerDeadline: c.WorkerDeadline, Environ: osEnviron(), Version: version, Logger: log.Named("http"),
+	})
+	if err != nil {
+		return err
+	}
+	if err := rest.Open(); err != nil {
+		return err
+	}
+	defer rest.Close(context.Background())
+
+	// Owner: this function, which waits for both below. They end with ctx, or when one
+	// of them fails.
+	parts, partsCtx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return workers.Serve(partsCtx) })
+	parts.Go(func() error { return rest.Serve(partsCtx) })
+
+	started := time.Now()
+	opened, err := cluster.Open(partsCtx, cluster.Options{
+		DataDir: c.DataDir, NodeID: c.NodeID, PeerAddr: c.PeerAddr, PeerAdvertise: c.PeerAdvertise, URL: advertisedURL(c, rest.Addr()),
+		FSM: state, Members: func() []registry.Member { return state.Registry().Members() },
+		LogStore: c.LogStore, SnapshotBytes: c.LogBytesSnapshot,
+		LeaderTasks: []cluster.LeaderTask{
+			{Name: "executor", Run: exec.Lead},
+			ingest.LeaseTask(ingest.LeaseOptions{
+				Log: node, State: state, Heard: workers.TakeHeard, PutBack: workers.PutBackHeard,
+				HealthCheckInterval: c.HealthCheckInterval, WorkerTimeout: c.WorkerTimeout, SyncTimeout: c.SyncTimeout, Logger: log.Named("lease"),
+			}),
+		},
+		Logger: log, OnFatal: fail,
+	})
+	if err != nil {
+		fail(err)
+		return errors.Join(err, parts.Wait())
+	}
+	node.set(opened)
+	log.Info("serving", "node", opened.NodeID(), "rest", rest.Addr(), "pull", workers.Ports().Pull, "reply", workers.Ports().Reply,
+		"heartbeat", workers.Ports().Heartbeat, "data", c.DataDir, "took", time.Since(started).Round(time.Millisecond))
+
+	err = parts.Wait()
+
+	log.Info("stopping")
+	limit, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	err = errors.Join(err, opened.Close(limit))
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return errors.Join(cause, err)
+	}
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
+}
+
+// zmqPorts gives ports the form that ingest takes, where 0 on the command line asks
+// for any free port.
+func zmqPorts(ports []int) []int {
+	out := make([]int, len(ports))
+	for i, p := range ports {
+		if p == 0 {
+			p = ingest.AnyPort
+		}
+		out[i] = p
+	}
+	return out
+}
+
+// advertisedURL is where others reach this replica's REST.
+func advertisedURL(c config, bound string) string {
+	if c.AdvertiseURL != "" {
+		return c.AdvertiseURL
+	}
+	scheme := "http"
+	if c.TLSCert != "" {
+		scheme = "https"
+	}
+	host, port, err := net.SplitHostPort(bound)
+	if err != nil {
+		return fmt.Sprintf("%s://%s", scheme, bound)
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return fmt.Sprintf("%s://%s", scheme, net.JoinHostPort(host, port))
+}

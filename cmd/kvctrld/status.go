@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// status is what /admin/status says, as far as the table shows it.
+type status struct {
+	NodeID string `json:"node_id"`
+	Term   uint64 `json:"term"`
+	Leader struct {
+		NodeID string `json:"node_id"`
+		URL    string `json:"url"`
+	} `json:"leader"`
+	Commit   uint64 `json:"commit_index"`
+	Applied  uint64 `json:"applied_index"`
+	Snapshot uint64 `json:"last_snapshot_index"`
+	LogBytes int64  `json:"log_bytes"`
+	Nodes    []struct {
+		NodeID      string  `json:"node_id"`
+		PeerAddr    string  `json:"peer_addr"`
+		URL         string  `json:"url"`
+		Voter       bool    `json:"voter"`
+		Role        string  `json:"role"`
+		Reachable   *bool   `json:"reachable"` // null when this replica cannot know
+		LastContact *int64  `json:"last_contact_ms"`
+		Applied     *uint64 `json:"applied_index"`
+	} `json:"nodes"`
+	Workers int   `json:"workers"`
+	Keys    int64 `json:"keys"`
+}
+
+func newStatus() *cobra.Command {
+	var r remote
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "the cluster as a table; exit 1 when it has no leader",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			answer, err := r.call(cmd, "GET", "/admin/status", nil)
+			if err != nil {
+				return err
+			}
+			if err := show(&r, cmd, answer, printStatus); err != nil {
+				return err
+			}
+			var s status
+			if err := json.Unmarshal(answer, &s); err != nil {
+				return fmt.Errorf("answer is not what was expected: %w", err)
+			}
+			if s.Leader.NodeID == "" {
+				return errors.New("the cluster has no leader")
+			}
+			return nil
+		},
+	}
+	r.flags(cmd)
+	return cmd
+}
+
+func printStatus(w io.Writer, s status) {
+	row(w, "NODE", "ROLE", "ADDRESS", "REST", "TERM", "APPLIED", "LAG", "HEALTH")
+	for _, n := range s.Nodes {
+		role := n.Role
+		if !n.Voter {
+			role += " (no vote)"
+		}
+		health, applied, lag := "not known here", "-", "-"
+		if n.Reachable != nil {
+			health = "ok"
+			if !*n.Reachable {
+				health = "no contact"
+				if n.LastContact != nil {
+					health = fmt.Sprintf("no contact for %d ms", *n.LastContact)
+				}
+			}
+		}
+		if n.Applied != nil {
+			applied = fmt.Sprint(*n.Applied)
+			lag = fmt.Sprint(s.Commit - min(*n.Applied, s.Commit))
+		}
+		row(w, n.NodeID, role, n.PeerAddr, n.URL, s.Term, applied, lag, health)
+	}
+	row(w)
+	row(w, fmt.Sprintf("%d workers, %d keys; log %d bytes, last snapshot at index %d", s.Workers, s.Keys, s.LogBytes, s.Snapshot))
+}
