@@ -79,7 +79,7 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request, sc schema, buil
 	wait := q.boolean("wait", true)
 	deadline, given := q.duration("timeout", maxTimeout)
 	if given && deadline == 0 {
-		q.fault("timeout", "greater_than", "Input should be greater than 0", map[string]any{"gt": 0})
+		q.fault("timeout", "greater_than", "Input should be greater than 0", ctxOf("gt", 0))
 	}
 	if err := q.err(); err != nil {
 		return err

@@ -19,7 +19,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	deadline, given := q.duration("timeout", maxTimeout)
 	if given && deadline == 0 {
-		q.fault("timeout", "greater_than", "Input should be greater than 0", map[string]any{"gt": 0})
+		q.fault("timeout", "greater_than", "Input should be greater than 0", ctxOf("gt", 0))
 	}
 	if err := q.err(); err != nil {
 		return err

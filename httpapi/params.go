@@ -40,7 +40,7 @@ func (q *query) get(name string) (string, bool) {
 	return all[len(all)-1], true
 }
 
-func (q *query) fault(name, typ, msg string, ctx map[string]any) {
+func (q *query) fault(name, typ, msg string, ctx json.RawMessage) {
 	f := fault{Type: typ, Loc: []any{"query", name}, Msg: msg, Ctx: ctx, Input: json.RawMessage("null")}
 	if v, given := q.get(name); given {
 		f.Input = asText([]byte(v))
@@ -108,7 +108,7 @@ func (s *Server) freshnessOf(q *query) (read cluster.Read, wait time.Duration) {
 		read.Consistency = cluster.Linearizable
 	default:
 		const words = "'stale', 'bounded' or 'linearizable'"
-		q.fault("consistency", "literal_error", "Input should be "+words, map[string]any{"expected": words})
+		q.fault("consistency", "literal_error", "Input should be "+words, ctxOf("expected", words))
 	}
 	bound, given := q.duration("max_staleness", 24*time.Hour)
 	switch {
@@ -121,7 +121,7 @@ func (s *Server) freshnessOf(q *query) (read cluster.Read, wait time.Duration) {
 	}
 	if v, given := q.integer("min_index"); given {
 		if v < 0 {
-			q.fault("min_index", "greater_than_equal", "Input should be greater than or equal to 0", map[string]any{"ge": 0})
+			q.fault("min_index", "greater_than_equal", "Input should be greater than or equal to 0", ctxOf("ge", 0))
 		}
 		read.MinIndex = uint64(max(v, 0))
 	}

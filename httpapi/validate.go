@@ -55,7 +55,7 @@ type fault struct {
 	Loc   []any           `json:"loc"`
 	Msg   string          `json:"msg"`
 	Input json.RawMessage `json:"input"`
-	Ctx   map[string]any  `json:"ctx,omitempty"`
+	Ctx   json.RawMessage `json:"ctx,omitempty"`
 }
 
 // faults is a body or a query that does not fit; it becomes a 422.
@@ -86,7 +86,7 @@ func (sc schema) parse(body []byte) (values, error) {
 	var syntax *syntaxError
 	if errors.As(err, &syntax) {
 		return nil, faults{{Type: "json_invalid", Loc: []any{"body", syntax.pos}, Msg: "JSON decode error",
-			Input: json.RawMessage("{}"), Ctx: map[string]any{"error": syntax.msg}}}
+			Input: json.RawMessage("{}"), Ctx: ctxOf("error", syntax.msg)}}
 	}
 	if err != nil {
 		return nil, err
@@ -100,6 +100,24 @@ func (sc schema) parse(body []byte) (values, error) {
 		return nil, faults{notAnObject(whole)}
 	}
 	return sc.coerce(whole, sc.spans(s))
+}
+
+// ctxOf is a fault's ctx: names and values in turn, in this order.
+func ctxOf(pairs ...any) json.RawMessage {
+	b := []byte{'{'}
+	for i := 0; i < len(pairs); i += 2 {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(b, pairs[i].(string)), ':')
+		switch v := pairs[i+1].(type) {
+		case int:
+			b = strconv.AppendInt(b, int64(v), 10)
+		case string:
+			b = appendString(b, v)
+		}
+	}
+	return append(b, '}')
 }
 
 func notAnObject(input json.RawMessage) fault {
@@ -215,7 +233,7 @@ func (c *coercion) string(loc []any, raw []byte, maxBytes int) string {
 	s := text(raw)
 	if maxBytes > 0 && len(s) > maxBytes {
 		c.fault(fault{Type: "string_too_long", Loc: loc, Msg: fmt.Sprintf("String should have at most %d characters", maxBytes),
-			Input: raw, Ctx: map[string]any{"max_length": maxBytes}})
+			Input: raw, Ctx: ctxOf("max_length", maxBytes)})
 	}
 	return s
 }
@@ -268,7 +286,7 @@ func (c *coercion) pair(loc []any, raw []byte) (p [2]string) {
 	})
 	if n > 2 {
 		c.fault(fault{Type: "too_long", Loc: loc, Msg: fmt.Sprintf("Tuple should have at most 2 items after validation, not %d", n),
-			Input: raw, Ctx: map[string]any{"field_type": "Tuple", "max_length": 2, "actual_length": n}})
+			Input: raw, Ctx: ctxOf("field_type", "Tuple", "max_length", 2, "actual_length", n)})
 		return p
 	}
 	for i := range p {
