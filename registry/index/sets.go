@@ -104,8 +104,7 @@ func (t *setTable[V]) intern(hash uint64, a, b, c []*Holder[V]) uint64 {
 	id := t.newID()
 	m := t.of(id)
 	m.hash, m.refs, m.next, m.cleanAt = hash, 0, first, 0
-	own := make([]*Holder[V], n)
-	copy(own[copy(own[copy(own, a):], b)+len(a):], c)
+	own := append(append(append(make([]*Holder[V], 0, n), a...), b...), c...)
 	t.install(id, &holderSet[V]{holders: own, gen: m.gen})
 	t.byHash[hash] = id
 	t.bytes += setBytes(n)
