@@ -98,10 +98,10 @@ func (w *worker) stores() bool {
 	return slices.ContainsFunc(w.streams, func(st *stream) bool { return st.stores })
 }
 
+// remove takes out a worker whose streams have ended: it stores nothing any more.
 func (inst *instance) remove(w *worker) {
 	i := slices.Index(inst.workers, w)
 	inst.workers = slices.Delete(inst.workers, i, i+1)
-	inst.publishStoring()
 }
 
 // publishStoring makes the set of storing workers known to readers.

@@ -1,5 +1,10 @@
 package registry
 
+// expiryGrace spares a worker that the leader gave up without knowing that it had
+// just registered anew: that entry came between the leader's look and its lease. It
+// is the shortest worker timeout there is, so it spares nobody else.
+const expiryGrace = second
+
 // Lease takes the leader's word on liveness: signs of life first, then who is
 // suspect by them, then syncs that have taken too long, then who is given up.
 func (r *Registry) Lease(l Lease) {
@@ -17,7 +22,9 @@ func (r *Registry) Lease(l Lease) {
 		r.expireSyncs(l.At, timeout)
 	}
 	for _, ref := range l.Expired {
-		r.deregister(ref)
+		if w := r.workers[ref]; w != nil && l.At-w.lastHeard > expiryGrace {
+			r.deregister(ref)
+		}
 	}
 	r.forgetSessions()
 }

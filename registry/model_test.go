@@ -39,6 +39,9 @@ func TestRegistry_AgreesWithNaive(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &twins{reg: New(Options{}), opts: Options{Shards: 1 << rapid.IntRange(0, 3).Draw(t, "shards")}, now: 1, next: make(map[StreamRef]int64)}
 		w.other = New(w.opts)
+		for range 5 { // few stories begin before there are workers
+			w.register(t)
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"register":    w.register,
 			"deregister":  w.deregister,
@@ -49,6 +52,7 @@ func TestRegistry_AgreesWithNaive(t *testing.T) {
 			"sync batch":  w.syncBatch,
 			"sync batch2": w.syncBatch,
 			"sync end":    w.syncEnd,
+			"whole sync":  w.wholeSync,
 			"batch":       w.batch,
 			"event":       w.event,
 			"lease":       w.lease,
@@ -92,8 +96,9 @@ func (w *twins) deregister(t *rapid.T) {
 
 // message says one message: mostly with the numbers that follow, sometimes with
 // breaks.
-func (w *twins) message(t *rapid.T) {
-	ref := drawStream.Draw(t, "stream")
+func (w *twins) message(t *rapid.T) { w.messageOf(t, drawStream.Draw(t, "stream")) }
+
+func (w *twins) messageOf(t *rapid.T, ref StreamRef) {
 	numbered := rapid.IntRange(0, 9).Draw(t, "numbered") > 0
 	next := w.next[ref]
 	var ops []naiveOp
@@ -147,6 +152,30 @@ func (w *twins) syncEnd(t *rapid.T) {
 	e := SyncEnd{Stream: drawStream.Draw(t, "stream"), SyncID: drawSyncID.Draw(t, "id"), At: w.now}
 	both(t, w, func(r *Registry) SyncResult { return r.SyncEnd(e) })
 	w.naive.sync(e.Stream, e.SyncID, -1, nil)
+}
+
+// wholeSync is a full sync as a worker sends it, with events between the batches.
+func (w *twins) wholeSync(t *rapid.T) {
+	const batches = 3
+	ref := drawStream.Draw(t, "stream")
+	total := rapid.Int64Range(0, 1).Draw(t, "total")
+	both(t, w, func(r *Registry) SyncStartResult {
+		return r.SyncStart(SyncStart{Stream: ref, SyncID: "whole", BatchCount: batches, TotalKeys: total, At: w.now})
+	})
+	w.naive.syncStart(ref, "whole", batches, total)
+	for _, batch := range rapid.Permutation([]int64{0, 1, 2}).Draw(t, "order") {
+		if rapid.Bool().Draw(t, "event") {
+			w.messageOf(t, ref)
+		}
+		keys := drawKeys.Draw(t, "keys")
+		both(t, w, func(r *Registry) SyncResult {
+			return r.SyncBatch(SyncBatch{Stream: ref, SyncID: "whole", BatchID: batch, Keys: keys, At: w.now})
+		})
+		w.naive.sync(ref, "whole", batch, keys)
+		w.compare(t)
+	}
+	both(t, w, func(r *Registry) SyncResult { return r.SyncEnd(SyncEnd{Stream: ref, SyncID: "whole", At: w.now}) })
+	w.naive.sync(ref, "whole", -1, nil)
 }
 
 func (w *twins) batch(t *rapid.T) {
@@ -203,7 +232,8 @@ func (w *twins) lookup(t *rapid.T) {
 }
 
 func (w *twins) p2p(t *rapid.T) {
-	asker, keys := drawWorker.Draw(t, "asker"), drawKeys.Draw(t, "keys")
+	keys := drawKeys.Draw(t, "keys")
+	asker := WorkerRef{rapid.SampledFrom([]string{"a", "x"}).Draw(t, "asker"), rapid.Int64Range(0, 2).Draw(t, "rank")}
 	want, wantFound := w.naive.p2p(asker, keys)
 	for _, r := range []*Registry{w.reg, w.other} {
 		if got, found := r.P2PLookup(asker, keys); got != want || found != wantFound {
@@ -249,6 +279,12 @@ func (w *twins) compare(t *rapid.T) {
 	for _, keys := range [][]Key{{1, 2, 3, 4, 5, 6}, {3, 3, 1, 2}, {6, 5, 4}, {2}} {
 		if diff := cmp.Diff(w.naive.lookup(keys), lookup(w.reg, "", keys)); diff != "" {
 			t.Fatalf("lookup of %v: -naive +registry\n%s", keys, diff)
+		}
+		for _, asker := range []WorkerRef{{"x", 1}, {"a", 2}} {
+			want, _ := w.naive.p2p(asker, keys)
+			if got, _ := w.reg.P2PLookup(asker, keys); got != want {
+				t.Fatalf("p2p of %v by %v: %v, naive %v", keys, asker, got, want)
+			}
 		}
 	}
 	gaps = w.naive.gaps

@@ -45,8 +45,8 @@ type Options struct {
 	// remembered until it ends (262 144, about 10 MB). Beyond it the sync fails.
 	MaxSyncEvicts int
 
-	// SyncThreshold is LMCache's full_sync_completion_threshold (0.8). It is read
-	// by queries only.
+	// SyncThreshold is LMCache's full_sync_completion_threshold (0.8), for queries.
+	// SyncStatus does not go by it yet: a worker waits for its own data only.
 	SyncThreshold float64
 
 	Shards int // of the chunk index: a power of two (256)
