@@ -64,8 +64,11 @@ func (x *Index[V]) Freeze() *Frozen[V] {
 func (f *Frozen[V]) Shards() int { return len(f.shards) }
 
 // Range calls fn for every key of a shard and those of its holders that were not
-// dead at Freeze (hidden ones are given too), in no particular order. The slice is
-// valid during the call only.
+// dead at Freeze (hidden ones are given too). The slice is valid during the call only.
+//
+// Order: scattered over the shard, on purpose. In the order of their slots the keys
+// would fill a smaller table from its low end while they are loaded into another
+// index, and linear probing would degrade to a search through all of them.
 func (f *Frozen[V]) Range(shard int, fn func(key Key, holders []*Holder[V])) {
 	if f.released.Load() {
 		panic("bug: index freeze is ranged over after its release")
@@ -83,7 +86,9 @@ func (f *Frozen[V]) Range(shard int, fn func(key Key, holders []*Holder[V])) {
 		f.vals[fs.undo[i].slot] = fs.undo[i].val
 	}
 	fs.mu.Unlock()
-	for i, val := range f.vals {
+	step := scatter(len(f.vals))
+	for n, i := 0, 0; n < len(f.vals); n, i = n+1, (i+step)%len(f.vals) {
+		val := f.vals[i]
 		if val == 0 || val == emptySet {
 			continue
 		}
@@ -94,6 +99,22 @@ func (f *Frozen[V]) Range(shard int, fn func(key Key, holders []*Holder[V])) {
 		}
 	}
 	clear(f.alive)
+}
+
+// scatter returns a step that visits all of n places, each far from the one before:
+// near the golden ratio of n, and without a common divisor with it.
+func scatter(n int) int {
+	step := max(n*618/1000, 1)
+	for {
+		a, b := n, step
+		for b != 0 {
+			a, b = b, a%b
+		}
+		if a == 1 {
+			return step
+		}
+		step++
+	}
 }
 
 func (f *Frozen[V]) living(holders []*Holder[V]) []*Holder[V] {
