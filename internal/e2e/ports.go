@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -15,14 +16,30 @@ const (
 	lastPort  = 32000
 )
 
-// FreePorts returns the first of n consecutive TCP ports that nobody has on 127.0.0.1.
+// handedOut are the ports of this process's tests, which may be bound late or again.
+var handedOut struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
+// FreePorts returns the first of n consecutive TCP ports that nobody has on 127.0.0.1
+// and that no earlier call has returned.
 func FreePorts(t testing.TB, n int) int {
 	t.Helper()
+	handedOut.Lock()
+	defer handedOut.Unlock()
+	if handedOut.ports == nil {
+		handedOut.ports = make(map[int]bool)
+	}
 	for range 200 {
 		base := firstPort + rand.IntN(lastPort-firstPort-n)
-		if portsFree(base, n) {
-			return base
+		if !portsFree(base, n) {
+			continue
 		}
+		for port := base; port < base+n; port++ {
+			handedOut.ports[port] = true
+		}
+		return base
 	}
 	t.Fatalf("no %d consecutive free ports from %d to %d", n, firstPort, lastPort)
 	return 0
@@ -30,6 +47,9 @@ func FreePorts(t testing.TB, n int) int {
 
 func portsFree(base, n int) bool {
 	for port := base; port < base+n; port++ {
+		if handedOut.ports[port] {
+			return false
+		}
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
 			return false
