@@ -16,5 +16,3 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request, path string) e
 	w.WriteHeader(http.StatusTemporaryRedirect)
 	return nil
 }
-
-func pathURL(path string) *url.URL { return &url.URL{Path: path} }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -84,8 +85,12 @@ func (s *Server) newRouter() http.Handler {
 		m.Path(path).Handler(s.track(path, s.notAllowed(methods)))
 	}
 	elsewhere := s.track("other", func(w http.ResponseWriter, r *http.Request) error {
-		if to := withoutSlash(r.URL.Path); to != "" && m.Match(&http.Request{Method: r.Method, URL: pathURL(to), Host: r.Host}, &mux.RouteMatch{}) {
-			return s.redirect(w, r, to)
+		if to := withoutSlash(r.URL.Path); to != "" {
+			var found mux.RouteMatch
+			m.Match(&http.Request{Method: r.Method, URL: &url.URL{Path: to}}, &found)
+			if found.Route != nil {
+				return s.redirect(w, r, to)
+			}
 		}
 		return &problem{code: codeNotFound, detail: "Not Found", plain: true}
 	})

@@ -1,0 +1,93 @@
+package httpapi
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// BenchmarkLookup is a whole lookup over HTTP on loopback: one client, one connection,
+// a body as curl would send it.
+func BenchmarkLookup(b *testing.B) {
+	for _, n := range []int{2048, 32768} {
+		prompt := counting(100_000, n)
+		for _, c := range []struct{ name, profile, held string }{
+			{"hit", "builtin@0", "builtin@0"}, {"miss", "builtin@0", ""}, {"auto-hit", hashAuto, "builtin@0"}, {"auto-miss", hashAuto, ""}, {"sha256_cbor-hit", "sha256_cbor@seed=0", "sha256_cbor@seed=0"},
+		} {
+			b.Run(fmt.Sprintf("%s/%d", c.name, n), func(b *testing.B) {
+				r := newRig(b, func(o *Options) { o.Hash = c.profile })
+				r.register("i", 0)
+				r.admit("i", 0, "LocalCPUBackend", chain(b, "builtin@0", counting(0, 512))...)
+				if c.held != "" {
+					r.admit("i", 0, "LocalCPUBackend", chain(b, c.held, prompt)...)
+				}
+				base, _ := r.serve()
+				client := newClient(b)
+				body := lookupBody(prompt, "")
+				b.SetBytes(int64(len(body)))
+				b.ReportAllocs()
+				for b.Loop() {
+					resp, err := client.Post(base+"/lookup", "application/json", strings.NewReader(body))
+					if err != nil {
+						b.Fatal(err)
+					}
+					if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+						b.Fatal(resp.StatusCode, err)
+					}
+					resp.Body.Close()
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkFind is the search alone.
+func BenchmarkFind(b *testing.B) {
+	for _, c := range []struct{ name, profile, held string }{{"hit", "builtin@0", "builtin@0"}, {"miss", "builtin@0", ""}, {"auto-miss", hashAuto, ""}} {
+		for _, n := range []int{2048, 32768} {
+			b.Run(fmt.Sprintf("%s/%d", c.name, n), func(b *testing.B) {
+				r := newRig(b, func(o *Options) { o.Hash = c.profile })
+				r.register("i", 0)
+				prompt := counting(100_000, n)
+				if c.held != "" {
+					r.admit("i", 0, "LocalCPUBackend", chain(b, c.held, prompt)...)
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					r.s.hash.find(r.state.Registry(), prompt2(prompt))
+				}
+			})
+		}
+	}
+}
+
+func prompt2(tokens []int64) prompt { return prompt{tokens: tokens} }
+
+// BenchmarkBody is reading a lookup's body alone: in one pass, and the general way.
+func BenchmarkBody(b *testing.B) {
+	for _, n := range []int{2048, 32768} {
+		body := []byte(lookupBody(counting(100_000, n), ""))
+		b.Run(fmt.Sprintf("one-pass/%d", n), func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			var slice []int64
+			for b.Loop() {
+				var ok bool
+				if slice, ok = scanTokens(body, slice); !ok {
+					b.Fatal("refused")
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("general/%d", n), func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := bodyLookup.parse(body); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

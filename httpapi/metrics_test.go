@@ -1,0 +1,142 @@
+package httpapi
+
+import (
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/kvctrl/kvctrl/cluster"
+	"github.com/kvctrl/kvctrl/executor"
+	"github.com/kvctrl/kvctrl/ingest"
+	"github.com/kvctrl/kvctrl/lmcache"
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+// TestMetrics_SayWhatTheRoomsSay: each figure of the other rooms arrives under its name.
+func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
+	r := newRig(t)
+	no := false
+	r.in.stats = ingest.Stats{
+		Pull: ingest.SocketStats{Messages: 100, Active: 1, Pending: true}, Reply: ingest.SocketStats{Messages: 20, Active: 2}, Heartbeat: ingest.SocketStats{Messages: 3, Active: 4, Pending: true},
+		Admits: 7, Evicts: 8, BadFrames: map[lmcache.Reason]uint64{lmcache.ReasonUTF8: 9}, Refused: map[ingest.Refusal]uint64{ingest.RefusedQueueFull: 10},
+		Batches: 11, BatchBytes: 12, LastCommit: 13 * time.Millisecond, Retries: 14, Duplicates: 15, LostRecords: 16, LostOperations: 17, Gaps: 18, UnknownOperations: 19, RefusedRecords: 20,
+		QueueBytes: 21, QueueMaxBytes: 22, Outstanding: 1, Blocked: 23, PendingMax: 24, LateAnswers: 25, UndeliveredReplies: 26, SyncsAsked: 27,
+	}
+	r.node.status = cluster.Status{Role: "leader", Term: 31, Leader: cluster.Leader{NodeID: "n1"}, CommitIndex: 32, AppliedIndex: 33, LastSnapshotIndex: 34, LogBytes: 35, Nodes: []cluster.NodeStatus{{}, {Reachable: &no}}}
+	r.node.counters = cluster.Counters{Applied: 41, Refused: 42, Unknown: 43, ProposeTime: 44 * time.Second, InFlight: 45, StoreCalls: 46, StoreFailures: 47, StoreTime: 48 * time.Second, LogBytesSinceSnapshot: 49}
+	r.exec.stats = executor.Stats{Open: 2, Finished: map[executor.Outcome]int64{{Kind: registry.CommandMove, End: "partial"}: 5}, Buckets: []float64{.1, 1}, Answers: []int64{1, 2, 3}, Seconds: 9.5}
+	r.register("a", 0)
+	r.register("b", 0)
+	r.admit("a", 0, "L", 1, 2, 3)
+	body := r.get("/metrics").Body.String()
+	for _, line := range []string{
+		`lmcache:cache_controller_kv_pool_keys_count{role="controller"} 3`,
+		`lmcache:cache_controller_registered_workers_count{role="controller"} 2`,
+		`lmcache:cache_controller_pull_socket_message_count{role="controller"} 100`,
+		`lmcache:cache_controller_reply_socket_message_count{role="controller"} 23`, // both ROUTERs
+		`lmcache:cache_controller_pull_socket_has_pending{role="controller"} 1`,
+		`lmcache:cache_controller_reply_socket_has_pending{role="controller"} 1`,
+		`lmcache:cache_controller_pull_socket_active_requests{role="controller"} 1`,
+		`lmcache:cache_controller_reply_socket_active_requests{role="controller"} 6`,
+		`lmcache:cache_controller_kv_op_seq_discontinuity_count{role="controller"} 0`,
+		`lmcache:cache_controller_full_sync_global_progress{role="controller"} 1`,
+		`kvctrl_ingest_messages_total{socket="heartbeat"} 3`, `kvctrl_ingest_active{socket="reply"} 2`, `kvctrl_ingest_operations_total{op="admit"} 7`, `kvctrl_ingest_operations_total{op="evict"} 8`,
+		`kvctrl_ingest_bad_frames_total{reason="utf8"} 9`, `kvctrl_ingest_bad_frames_total{reason="layout"} 0`, `kvctrl_ingest_refused_total{reason="queue_full"} 10`,
+		`kvctrl_ingest_batches_total 11`, `kvctrl_ingest_batch_bytes_total 12`, `kvctrl_ingest_last_commit_seconds 0.013`, `kvctrl_ingest_retries_total 14`, `kvctrl_ingest_duplicate_batches_total 15`,
+		`kvctrl_ingest_lost_records_total 16`, `kvctrl_ingest_lost_operations_total 17`, `kvctrl_ingest_sequence_gaps_total 18`, `kvctrl_ingest_unknown_worker_operations_total 19`, `kvctrl_ingest_refused_records_total 20`,
+		`kvctrl_ingest_queue_bytes 21`, `kvctrl_ingest_queue_max_bytes 22`, `kvctrl_ingest_batches_outstanding 1`, `kvctrl_ingest_queue_blocked_total 23`, `kvctrl_ingest_pending_max 24`,
+		`kvctrl_ingest_late_answers_total 25`, `kvctrl_ingest_undelivered_replies_total 26`, `kvctrl_ingest_syncs_asked_total 27`,
+		`kvctrl_raft_role{role="leader"} 1`, `kvctrl_raft_role{role="follower"} 0`, `kvctrl_raft_has_leader 1`, `kvctrl_raft_leading 1`, `kvctrl_raft_term 31`, `kvctrl_raft_commit_index 32`, `kvctrl_raft_applied_index 33`,
+		`kvctrl_raft_snapshot_index 34`, `kvctrl_raft_log_bytes 35`, `kvctrl_raft_replicas 2`, `kvctrl_raft_replicas_unreachable 1`, `kvctrl_raft_proposals_total{outcome="applied"} 41`,
+		`kvctrl_raft_proposals_total{outcome="refused"} 42`, `kvctrl_raft_proposals_total{outcome="unknown"} 43`, `kvctrl_raft_commit_seconds_total 44`, `kvctrl_raft_proposals_in_flight 45`, `kvctrl_raft_store_calls_total 46`,
+		`kvctrl_raft_store_failures_total 47`, `kvctrl_raft_store_append_seconds_total 48`, `kvctrl_raft_log_bytes_since_snapshot 49`,
+		`kvctrl_fsm_entries_total 21`, `kvctrl_fsm_operations_total 22`, `kvctrl_fsm_duplicate_batches_total 23`, `kvctrl_fsm_restores_total 24`, `kvctrl_fsm_stopped 0`,
+		`kvctrl_registry_keys 3`, `kvctrl_registry_instances 2`, `kvctrl_registry_workers{liveness="alive"} 2`, `kvctrl_registry_workers{liveness="suspect"} 0`, `kvctrl_registry_sync_workers{state="wanted"} 0`,
+		`kvctrl_commands_open 2`, `kvctrl_commands_total{command="move",outcome="partial"} 5`, `kvctrl_commands_total{command="pin",outcome="done"} 0`,
+		`kvctrl_worker_answer_seconds_bucket{le="0.1"} 1`, `kvctrl_worker_answer_seconds_bucket{le="1"} 3`, `kvctrl_worker_answer_seconds_bucket{le="+Inf"} 6`, `kvctrl_worker_answer_seconds_sum 9.5`, `kvctrl_worker_answer_seconds_count 6`,
+		`kvctrl_lookup_profile_info{profile="builtin@0",proven="true"} 1`,
+	} {
+		if !strings.Contains(body, "\n"+line+"\n") {
+			t.Errorf("no line %s", line)
+		}
+	}
+}
+
+// TestMetrics_AreWellNamed holds the names to Prometheus' rules and each to a help.
+func TestMetrics_AreWellNamed(t *testing.T) {
+	r := newRig(t)
+	faults, err := testutil.GatherAndLint(r.s.gather)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range faults {
+		if strings.HasPrefix(f.Metric, "kvctrl_") {
+			t.Errorf("%s: %s", f.Metric, f.Text)
+		}
+	}
+	families, err := r.s.gather.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, lmcaches := 0, 0
+	for _, f := range families {
+		switch {
+		case strings.HasPrefix(f.GetName(), "kvctrl_"):
+			ours++
+		case strings.HasPrefix(f.GetName(), "lmcache:"):
+			lmcaches++
+		}
+		if f.GetHelp() == "" {
+			t.Errorf("%s has no help", f.GetName())
+		}
+	}
+	if lmcaches != 13 || ours < 50 {
+		t.Errorf("%d of LMCache's and %d of ours", lmcaches, ours)
+	}
+}
+
+// TestMetrics_NoLabelIsInvented: paths, methods and ids of clients make no series.
+func TestMetrics_NoLabelIsInvented(t *testing.T) {
+	r := newRig(t)
+	count := func() int { return strings.Count(r.get("/metrics").Body.String(), "\n") }
+	r.send("BREW", "/nowhere", "")
+	r.get("/nowhere")
+	r.get("/events/x")
+	r.get("/events/")
+	r.get("/metrics")
+	before := count()
+	for i := range 50 {
+		n := strconv.Itoa(i)
+		r.send("BREW"+n, "/nowhere"+n, "")
+		r.get("/nowhere" + n)
+		r.get("/events/e" + n)
+		r.post("/lookup/"+n, "")
+		r.get("/events/" + n + "/")
+	}
+	if after := count(); after > before+40 { // a few series of statuses that were new
+		t.Errorf("%d lines became %d", before, after)
+	}
+	body := r.get("/metrics").Body.String()
+	for _, m := range regexp.MustCompile(`route="([^"]*)"`).FindAllStringSubmatch(body, -1) {
+		if strings.ContainsAny(m[1], "0123456789") {
+			t.Errorf("route %q", m[1])
+		}
+	}
+	if math.IsNaN(testutil.ToFloat64(r.s.metrics.http.panics)) {
+		t.Error("NaN")
+	}
+}
+
+func TestMetrics_ContentType(t *testing.T) {
+	r := newRig(t)
+	// As LMCache's, whatever a newer scraper would take as well.
+	w := r.send("GET", "/metrics", "", "Accept", "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1")
+	if w.Code != 200 || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("%d %v", w.Code, w.Header())
+	}
+}

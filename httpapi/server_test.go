@@ -1,0 +1,384 @@
+package httpapi
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kvctrl/kvctrl/executor"
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+// serve runs the server until the test ends, or stop is called.
+func (r *rig) serve() (base string, stop func() error) {
+	r.t.Helper()
+	if err := r.s.Open(); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.s.Serve(ctx) }()
+	var err error
+	done := false
+	stop = func() error {
+		if !done {
+			cancel()
+			err, done = <-ended, true
+		}
+		return err
+	}
+	r.t.Cleanup(func() {
+		if err := stop(); err != nil {
+			r.t.Errorf("serve: %v", err)
+		}
+	})
+	return "http://" + r.s.Addr(), stop
+}
+
+// newClient keeps no connection behind.
+func newClient(t testing.TB) *http.Client {
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
+}
+
+func read(t testing.TB, resp *http.Response, err error) (int, string) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func TestServer_Life(t *testing.T) {
+	r := newRig(t)
+	if r.s.Addr() != "" {
+		t.Errorf("address %q before Open", r.s.Addr())
+	}
+	base, stop := r.serve()
+	client := newClient(t)
+	resp, err := client.Post(base+"/lookup", "application/json", strings.NewReader(`{"tokens":[1]}`))
+	if code, body := read(t, resp, err); code != 200 {
+		t.Errorf("%d %s", code, body)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if err := r.s.Close(context.Background()); err != nil {
+		t.Error("a second Close:", err)
+	}
+	if resp, err := client.Get(base + "/healthz"); err == nil {
+		resp.Body.Close()
+		t.Error("still answers after Close")
+	}
+	want(t, r.get("/healthz"), 503, "") // an embedded handler too
+}
+
+func TestServer_OpenSaysWhichAddressIsTaken(t *testing.T) {
+	a := newRig(t)
+	if err := a.s.Open(); err != nil {
+		t.Fatal(err)
+	}
+	defer a.s.Close(context.Background())
+	b := newRig(t, func(o *Options) { o.Addr = a.s.Addr() })
+	if err := b.s.Open(); err == nil || !strings.Contains(err.Error(), a.s.Addr()) {
+		t.Errorf("second Open: %v", err)
+	}
+	if err := b.s.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestServer_StopLetsRequestsFinish: a command under way is answered.
+func TestServer_StopLetsRequestsFinish(t *testing.T) {
+	r := newRig(t)
+	begun, finish := make(chan struct{}), make(chan struct{})
+	r.exec.do = func(ctx context.Context, _ executor.Command) (registry.Event, error) {
+		close(begun)
+		select {
+		case <-finish:
+			return registry.Event{ID: "Clear1", NumTokens: 3}, nil
+		case <-ctx.Done():
+			return registry.Event{}, ctx.Err()
+		}
+	}
+	base, stop := r.serve()
+	client := newClient(t)
+	answer := make(chan string, 1)
+	go func() {
+		resp, err := client.Post(base+"/clear", "application/json", strings.NewReader(`{"instance_id":"a","location":"l"}`))
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		answer <- string(b)
+	}()
+	<-begun
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
+	close(finish)
+	if got := <-answer; got != `{"event_id":"Clear1","num_tokens":3}` {
+		t.Error(got)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestServer_StopCutsOffWhatDoesNotFinish: the drain is bounded, and no handler is left.
+func TestServer_StopCutsOffWhatDoesNotFinish(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.DrainTimeout = 20 * time.Millisecond })
+	begun := make(chan struct{})
+	r.exec.do = func(ctx context.Context, _ executor.Command) (registry.Event, error) {
+		close(begun)
+		<-ctx.Done()
+		return registry.Event{}, ctx.Err()
+	}
+	base, stop := r.serve()
+	client := newClient(t)
+	answer := make(chan error, 1)
+	go func() {
+		resp, err := client.Post(base+"/clear", "application/json", strings.NewReader(`{"instance_id":"a","location":"l"}`))
+		if err == nil {
+			resp.Body.Close()
+		}
+		answer <- err
+	}()
+	<-begun
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	<-answer
+	if n := r.s.requests.waiting(); n != 0 {
+		t.Errorf("%d handlers are left", n)
+	}
+}
+
+// TestServer_ClientGoesAway: its command is not waited for, and counted as 499.
+func TestServer_ClientGoesAway(t *testing.T) {
+	r := newRig(t)
+	begun, ended := make(chan struct{}), make(chan struct{})
+	r.exec.do = func(ctx context.Context, _ executor.Command) (registry.Event, error) {
+		close(begun)
+		<-ctx.Done()
+		close(ended)
+		return registry.Event{ID: "Clear1"}, ctx.Err()
+	}
+	base, stop := r.serve()
+	ctx, cancel := context.WithCancel(context.Background())
+	req, err := http.NewRequestWithContext(ctx, "POST", base+"/clear", strings.NewReader(`{"instance_id":"a","location":"l"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := newClient(t)
+	go func() { <-begun; cancel() }()
+	if resp, err := client.Do(req); err == nil {
+		resp.Body.Close()
+		t.Error("an answer came")
+	}
+	<-ended
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	families, err := r.s.gather.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "kvctrl_http_requests_total" {
+			for _, m := range f.GetMetric() {
+				if s := fmt.Sprint(m.GetLabel()); strings.Contains(s, "499") && strings.Contains(s, "/clear") {
+					return
+				}
+			}
+		}
+	}
+	t.Error("no 499 counted")
+}
+
+// TestServer_BodyTimeout: a body that does not come is given up, and a command that
+// takes longer than that is not.
+func TestServer_BodyTimeout(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.BodyTimeout = 50 * time.Millisecond })
+	r.exec.do = func(ctx context.Context, _ executor.Command) (registry.Event, error) {
+		select {
+		case <-ctx.Done():
+			return registry.Event{}, ctx.Err()
+		case <-time.After(150 * time.Millisecond):
+			return registry.Event{ID: "Clear1"}, nil
+		}
+	}
+	base, _ := r.serve()
+	client := newClient(t)
+	resp, err := client.Post(base+"/clear", "application/json", strings.NewReader(`{"instance_id":"a","location":"l"}`))
+	if code, body := read(t, resp, err); code != 200 {
+		t.Errorf("%d %s", code, body)
+	}
+	conn, err := net.Dial("tcp", r.s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "POST /lookup HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"tokens\":")
+	half, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if code, body := read(t, half, err); code != 400 || !strings.Contains(body, "did not come to its end") {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+func TestServer_BodyLimits(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.MaxBody, o.MaxBodies = 1024, 2048 })
+	big := `{"tokens":[` + strings.Repeat("1,", 1024) + `1]}`
+	want(t, r.post("/lookup", big), 413, "")
+	w := r.post("/lookup", big)
+	if !strings.Contains(w.Body.String(), `"code":"too_large"`) {
+		t.Error(w.Body)
+	}
+	base, _ := r.serve()
+	client := newClient(t)
+	resp, err := client.Post(base+"/lookup", "application/json", io.MultiReader(strings.NewReader(big))) // of unknown length
+	if code, body := read(t, resp, err); code != 413 {
+		t.Errorf("%d %s", code, body)
+	}
+	// Others have taken what there is for bodies.
+	r.s.bodies.Add(2000)
+	w = r.post("/lookup", `{"tokens":[`+strings.Repeat("1,", 100)+`1]}`)
+	if w.Code != 503 || !strings.Contains(w.Body.String(), `"code":"busy"`) || w.Header().Get("Retry-After") == "" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	want(t, r.post("/lookup", `{"tokens":[1]}`), 200, "")
+	r.s.bodies.Add(-2000)
+	if n := r.s.bodies.Load(); n != 0 {
+		t.Errorf("%d bytes are still reserved", n)
+	}
+}
+
+func TestServer_PanicIsA500(t *testing.T) {
+	r := newRig(t)
+	r.exec.do = func(context.Context, executor.Command) (registry.Event, error) { panic("a bug") }
+	w := r.post("/clear", `{"instance_id":"a","location":"l"}`)
+	if w.Code != 500 || !strings.Contains(w.Body.String(), `"code":"internal"`) || strings.Contains(w.Body.String(), "a bug") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	body := r.get("/metrics").Body.String()
+	for _, line := range []string{"kvctrl_http_panics_total 1", `kvctrl_http_requests_total{method="POST",route="/clear",status="500"} 1`} {
+		if !strings.Contains(body, line+"\n") {
+			t.Errorf("no line %s", line)
+		}
+	}
+	if r.s.requests.waiting() != 0 || r.s.bodies.Load() != 0 {
+		t.Error("the panic left something reserved")
+	}
+}
+
+func TestServer_TLS(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := writeCertificate(t, dir)
+	r := newRig(t, func(o *Options) { o.TLSCert, o.TLSKey, o.TLSClientCA = cert, key, cert })
+	_, _ = r.serve()
+	pemBytes, err := os.ReadFile(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pemBytes)
+	own, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		with []tls.Certificate
+		ok   bool
+	}{{"with a client certificate", []tls.Certificate{own}, true}, {"without", nil, false}} {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: c.with}, ForceAttemptHTTP2: true}
+		client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+		resp, err := client.Post("https://"+r.s.Addr()+"/lookup/", "application/json", strings.NewReader(`{"tokens":[1]}`)) // by way of a 307
+		if err == nil {
+			code, body := read(t, resp, nil)
+			if !c.ok || code != 200 || resp.ProtoMajor != 2 {
+				t.Errorf("%s: %d %s over HTTP/%d", c.name, code, body, resp.ProtoMajor)
+			}
+		} else if c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		transport.CloseIdleConnections()
+	}
+}
+
+func writeCertificate(t *testing.T, dir string) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kvctrl test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "EC PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
+func TestOptions_Validate(t *testing.T) {
+	err := Options{Addr: "nowhere", TLSKey: "k", MaxBody: 10, ReadWait: -1, Hash: "builtin"}.withDefaults().Validate()
+	if err == nil {
+		t.Fatal("no fault found")
+	}
+	for _, has := range []string{"no Node", "no State", "no Executor", "no Ingest", `"nowhere"`, `key "k"`, "largest body 10", "read wait -1ns", `hash profile "builtin"`} {
+		if !strings.Contains(err.Error(), has) {
+			t.Errorf("no word of %s in: %v", has, err)
+		}
+	}
+	r := newRig(t, func(o *Options) { o.Hash, o.ChunkSize = hashAuto, 20_000 }) // beyond the pickle families
+	for _, c := range r.s.hash.candidates {
+		if strings.HasPrefix(c.profile.String(), "sha256@") {
+			t.Errorf("%s cannot hash chunks of 20000 tokens", c.profile)
+		}
+	}
+	bad := newRig(t, func(o *Options) { o.TLSCert, o.TLSKey = "/nonexistent/cert", "/nonexistent/key" })
+	if err := bad.s.Open(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Open without its certificate: %v", err)
+	}
+}
