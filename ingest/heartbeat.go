@@ -96,10 +96,11 @@ func (s *Server) commands(w registry.WorkerRef) []lmcache.HeartbeatCommand {
 	return []lmcache.HeartbeatCommand{{CommandType: "full_sync", Reason: &reason}}
 }
 
+// sameAddress reports that a heartbeat names the address that is known. One without a
+// peer address is no news that there is none: it repeats the registration.
 func sameAddress(w registry.WorkerInfo, r registry.Registration) bool {
 	return w.IP == r.IP && w.Port == r.Port &&
-		(w.PeerInitURL == nil) == (r.PeerInitURL == nil) &&
-		(r.PeerInitURL == nil || *w.PeerInitURL == *r.PeerInitURL)
+		(r.PeerInitURL == nil || w.PeerInitURL != nil && *w.PeerInitURL == *r.PeerInitURL)
 }
 
 // flights are the workers whose registration by heartbeat is on its way.

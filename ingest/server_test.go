@@ -119,9 +119,9 @@ func TestServer_Heartbeats(t *testing.T) {
 	moved := heartbeatMsg("i")
 	moved.Port, moved.PeerInitURL = 9999, nil
 	commands(hb, moved)
-	eventually(t, "the new address", func() bool {
+	eventually(t, "the new port beside the old peer address", func() bool {
 		w, _ := r.log.Registry().Worker(ref("i"))
-		return w.Port == 9999 && w.PeerInitURL == nil
+		return w.Port == 9999 && w.PeerInitURL != nil
 	})
 }
 

@@ -71,7 +71,9 @@ func (n *naive) register(ref WorkerRef, peer string, byHeartbeat bool) {
 		}
 		n.instances[at].workers = append(n.instances[at].workers, w)
 	}
-	w.peer = peer
+	if peer != "" || !known || !byHeartbeat { // a heartbeat without one is no news
+		w.peer = peer
+	}
 	if !byHeartbeat {
 		w.streams, w.wanted, w.adopted = nil, "", false
 	} else if !known {

@@ -87,7 +87,11 @@ func (r *Registry) Register(g Registration) RegisterResult {
 		w = r.addWorker(g.WorkerRef)
 	}
 	w.ip, w.port = g.IP, g.Port
-	w.setPeer(g.PeerInitURL)
+	// A heartbeat repeats what the worker registered with. One that names no peer
+	// address is no news that there is none.
+	if g.PeerInitURL != nil || !known || !g.ByHeartbeat {
+		w.setPeer(g.PeerInitURL)
+	}
 	switch {
 	case g.ByHeartbeat && known:
 		w.hear(g.At, g.At)

@@ -13,9 +13,6 @@ var exceptions = []entry{
 	{[]string{"fleet: pin negative and big"}, "commands carry token ids up to 2^63-1; beyond it the client is told", expectation{status: 400, code: "bad_body", detail: []string{"token"}, received: none}},
 	{[]string{"registry: one worker: heartbeat time moved only"}, "a heartbeat with another address updates it: the worker has moved",
 		expectation{status: 200, body: worker("inst-a", "localhost", 21401, "127.0.0.1:21999", "2")}},
-	{[]string{`^bad_pull_\w+: workers after$`}, "the recorded heartbeat before it has no peer address, and a heartbeat updates the address",
-		expectation{status: 200, body: `{"workers":[` + worker("inst-a", "127.0.0.1", 21400, "null", "2") + `,` +
-			worker("inst-b", "127.0.0.1", 21401, "null", "0") + `],"total_count":2}`}},
 	{[]string{"registry: key stats: inst-b only"}, "the events and the registration of older workers on PULL have been taken (KVAdmitMsg twice, RegisterMsg)",
 		expectation{status: 200, body: `{"total_key_count":4,"total_instance_count":2,"total_worker_count":2,"instances":[` +
 			`{"instance_id":"inst-b","key_count":4,"worker_count":1},{"instance_id":"pushed","key_count":0,"worker_count":1}]}`}},
