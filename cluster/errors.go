@@ -6,8 +6,8 @@ import (
 )
 
 // The errors that callers branch on. Those of a proposal say what it proves:
-// after ErrNotLeader, ErrNoLeader, ErrTooLarge, ErrBusy and ErrStopped the entry
-// is not in the log and never will be; after ErrUnknownOutcome it may be, now or
+// after ErrNotLeader, ErrNoLeader, ErrTooLarge, ErrInvalid, ErrBusy and ErrStopped the
+// entry is not in the log and never will be; after ErrUnknownOutcome it may be, now or
 // later. A context's error comes wrapped together with ErrUnknownOutcome when the
 // entry may have been proposed, and alone when it was not.
 var (
@@ -20,6 +20,8 @@ var (
 	ErrUnknownOutcome = errors.New("the entry may or may not be committed")
 	// ErrTooLarge is returned for an entry beyond Options.MaxEntry.
 	ErrTooLarge = errors.New("entry too large")
+	// ErrInvalid is returned for an entry that the state machine could not apply.
+	ErrInvalid = errors.New("the entry cannot be applied, it was not proposed")
 	// ErrBusy is returned when raft did not take the entry in time.
 	ErrBusy = errors.New("the log is busy, the entry was not proposed")
 	// ErrStopped is returned once Close has been called or the node has failed.

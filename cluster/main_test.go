@@ -40,6 +40,15 @@ type ledger struct {
 
 var errRefusedByLedger = errors.New("the ledger refuses this")
 
+var errNoEntry = errors.New("this is no entry")
+
+func (l *ledger) Check(entry []byte) error {
+	if bytes.Equal(entry, []byte("x:invalid")) {
+		return errNoEntry
+	}
+	return nil
+}
+
 func (l *ledger) Applied() uint64 { return l.mark.Reached() }
 
 func (l *ledger) WaitApplied(ctx context.Context, index uint64) error { return l.mark.Wait(ctx, index) }

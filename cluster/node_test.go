@@ -178,6 +178,11 @@ func TestNode_RealStateMachine(t *testing.T) {
 	if res, ok := a.Result.(fsm.BatchResult); !ok || len(res.Records) != 1 || res.Duplicate {
 		t.Errorf("result %+v, want one record", a.Result)
 	}
+	// A name beyond what the format allows would stop every replica for good.
+	long := registry.EventCreate{ID: "e", Kind: registry.CommandClear, Source: registry.Target{Instance: "vllm-0", Location: strings.Repeat("x", fsm.MaxName+1)}}
+	if _, err := n.Propose(ctxFor(t, 10*time.Second), fsm.EncodeCreateEvent(long)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("an event with a location of %d bytes: %v, want ErrInvalid", fsm.MaxName+1, err)
+	}
 	if err := n.Snapshot(ctxFor(t, 10*time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -205,6 +210,9 @@ func TestPropose_Errors(t *testing.T) {
 	n := mustStart(t, o, newMemory(1).parts(1))
 	await(t, "ready", n.Ready)
 
+	if _, err := n.Propose(context.Background(), []byte("x:invalid")); !errors.Is(err, ErrInvalid) || !errors.Is(err, errNoEntry) {
+		t.Errorf("an entry that cannot be applied: %v, want ErrInvalid with the reason", err)
+	}
 	if _, err := n.Propose(context.Background(), make([]byte, 2001)); !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "2001") {
 		t.Errorf("too large: %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"github.com/kvctrl/kvctrl/fsm"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -26,6 +27,9 @@ type StateMachine interface {
 	Applied() uint64
 	// WaitApplied returns when Applied is at least index, or ctx's error.
 	WaitApplied(ctx context.Context, index uint64) error
+	// Check says why an entry could not be applied, before it is proposed: one that is
+	// refused after it is committed stops every replica for good. Any goroutine.
+	Check(entry []byte) error
 }
 
 // LeaderTask is work that only the leader does.
@@ -159,6 +163,8 @@ func (o Options) Validate() error {
 	bad(o.NodeID == "" || nodeIDPattern.MatchString(o.NodeID),
 		"node id %q: want 1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit", o.NodeID)
 	bad(o.LogStore == LogStoreBolt || o.LogStore == LogStoreWAL, "log store %q: want %q or %q", o.LogStore, LogStoreBolt, LogStoreWAL)
+	bad(len(o.URL) <= fsm.MaxName, "REST URL of %d bytes: want at most %d", len(o.URL), fsm.MaxName)
+	bad(len(o.PeerAdvertise) <= fsm.MaxName && len(o.PeerAddr) <= fsm.MaxName, "peer address of %d bytes: want at most %d", max(len(o.PeerAdvertise), len(o.PeerAddr)), fsm.MaxName)
 	bad(o.TimingFactor >= 0.4 && o.TimingFactor <= 20, "timing factor %v: want 0.4 to 20 (below, pauses of an ordinary host look like a dead leader)", o.TimingFactor)
 	bad(o.SnapshotThreshold >= 16, "snapshot threshold %d: want at least 16 entries", o.SnapshotThreshold)
 	bad(2*o.TrailingLogs >= 3*o.SnapshotThreshold, "trailing logs %d: want at least 1.5 times the snapshot threshold %d, or a damaged snapshot cannot be made good from the one before", o.TrailingLogs, o.SnapshotThreshold)

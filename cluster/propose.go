@@ -96,6 +96,9 @@ type answer struct {
 // raft's futures know no context, must not be asked twice at once, and may stay
 // open for ever: one goroutine owns each, everybody else waits beside it.
 func (n *Node) apply(ctx context.Context, entry []byte) (Applied, outcome, error) {
+	if err := n.machine.Check(entry); err != nil {
+		return Applied{}, outcomeRefused, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
 	select {
 	case n.slots <- struct{}{}:
 	case <-ctx.Done():

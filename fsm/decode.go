@@ -71,6 +71,9 @@ func Check(entry []byte) error {
 	return nil
 }
 
+// Check is Check of the package, for whoever proposes entries to this FSM.
+func (f *FSM) Check(entry []byte) error { return Check(entry) }
+
 // value decodes and checks the body of an entry. A worker batch is only checked;
 // its value is the cursor over its body, to be read record by record.
 func (d *decoder) value(env envelope, c cursor) (any, *refusal) {

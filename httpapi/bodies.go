@@ -1,6 +1,9 @@
 package httpapi
 
-import "github.com/kvctrl/kvctrl/executor"
+import (
+	"github.com/kvctrl/kvctrl/executor"
+	"github.com/kvctrl/kvctrl/fsm"
+)
 
 // The bodies of all POST routes, one table each, LMCache's fields first and in its
 // order. Fields of ours that LMCache's models do not have are marked so.
@@ -25,7 +28,7 @@ var fieldEventID = field{name: "event_id", kind: kindString, nullable: true, max
 
 var bodyClear = schema{
 	{name: "instance_id", kind: kindString, required: true, doc: "The instance to act on."},
-	{name: "location", kind: kindString, required: true, doc: locationDoc},
+	{name: "location", kind: kindString, required: true, maxBytes: fsm.MaxName, doc: locationDoc},
 	fieldEventID,
 }
 
@@ -39,7 +42,7 @@ const (
 
 var bodyPin = schema{
 	{name: "instance_id", kind: kindString, required: true, doc: "The instance to act on."},
-	{name: "location", kind: kindString, required: true, doc: locationDoc},
+	{name: "location", kind: kindString, required: true, maxBytes: fsm.MaxName, doc: locationDoc},
 	{name: "tokens", kind: kindInts, required: true, doc: tokensDoc},
 	fieldEventID,
 }
@@ -54,7 +57,7 @@ const (
 var bodyCompress = schema{
 	{name: "instance_id", kind: kindString, required: true, doc: "The instance to act on."},
 	{name: "method", kind: kindString, required: true, doc: "Compression method; LMCache knows cachegen."},
-	{name: "location", kind: kindString, required: true, doc: locationDoc},
+	{name: "location", kind: kindString, required: true, maxBytes: fsm.MaxName, doc: locationDoc},
 	{name: "tokens", kind: kindInts, nullable: true, doc: tokensDoc + " Default: none."},
 	fieldEventID,
 }
@@ -70,8 +73,8 @@ const (
 // bodyMove: copy is what releases up to 0.3.10 called should_copy. 0.5.6 ignores it,
 // which turns an old client's copy into a move that deletes the source.
 var bodyMove = schema{
-	{name: "old_position", kind: kindPair, required: true, doc: "Source: instance and location."},
-	{name: "new_position", kind: kindPair, required: true, doc: "Destination: instance and location."},
+	{name: "old_position", kind: kindPair, required: true, maxBytes: fsm.MaxName, doc: "Source: instance and location."},
+	{name: "new_position", kind: kindPair, required: true, maxBytes: fsm.MaxName, doc: "Destination: instance and location."},
 	{name: "tokens", kind: kindInts, nullable: true, doc: tokensDoc + " Default: none."},
 	{name: "should_copy", kind: kindBool, nullable: true, doc: "Leave the source's chunks where they are. Default: false."},
 	{name: "copy", kind: kindBool, nullable: true, doc: "Older name of should_copy, which counts when both are given."},

@@ -162,7 +162,11 @@ func (sc schema) jsonSchema() map[string]any {
 			p["items"] = map[string]any{"type": "integer"}
 		case kindPair:
 			p["type"] = "array"
-			p["prefixItems"] = []any{map[string]any{"type": "string"}, map[string]any{"type": "string"}}
+			item := map[string]any{"type": "string"}
+			if f.maxBytes > 0 {
+				item["maxLength"] = f.maxBytes
+			}
+			p["prefixItems"] = []any{item, item}
 			p["minItems"], p["maxItems"] = 2, 2
 		}
 		if f.nullable {

@@ -25,7 +25,7 @@ type field struct {
 	kind     kind
 	required bool
 	nullable bool
-	maxBytes int    // of a string; 0: any
+	maxBytes int    // of a string, or of each of a pair; 0: any
 	doc      string // for /openapi.json
 }
 
@@ -216,7 +216,7 @@ func (c *coercion) field(f field, raw []byte) (v value) {
 	case kindInts:
 		v.ints, v.beyond = c.ints(loc, raw)
 	case kindPair:
-		v.pair = c.pair(loc, raw)
+		v.pair = c.pair(loc, raw, f.maxBytes)
 	case kindAny:
 		if raw[0] == '"' {
 			v.str = text(raw)
@@ -272,7 +272,7 @@ func boolOf(word string) (b, ok bool) {
 	return false, false
 }
 
-func (c *coercion) pair(loc []any, raw []byte) (p [2]string) {
+func (c *coercion) pair(loc []any, raw []byte, maxBytes int) (p [2]string) {
 	if raw[0] != '[' {
 		c.fault(fault{Type: "tuple_type", Loc: loc, Msg: "Input should be a valid tuple", Input: raw})
 		return p
@@ -294,7 +294,7 @@ func (c *coercion) pair(loc []any, raw []byte) (p [2]string) {
 			c.fault(fault{Type: "missing", Loc: append(loc[:len(loc):len(loc)], i), Msg: "Field required", Input: raw})
 			continue
 		}
-		p[i] = c.string(append(loc[:len(loc):len(loc)], i), items[i], 0)
+		p[i] = c.string(append(loc[:len(loc):len(loc)], i), items[i], maxBytes)
 	}
 	return p
 }

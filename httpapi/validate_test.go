@@ -40,6 +40,7 @@ func TestSchema_Parse(t *testing.T) {
 	flags := schema{{name: "b", kind: kindBool, nullable: true}}
 	words := schema{{name: "s", kind: kindString, maxBytes: 4, nullable: true}}
 	pairs := schema{{name: "p", kind: kindPair, required: true}}
+	long := `"` + strings.Repeat("x", 1025) + `"` // beyond what a log entry can hold
 	whole := func(list string) string { return `"" false [` + list + `] false ["" ""]` }
 	flag := func(b bool) string { return fmt.Sprintf(`"" %t [] false ["" ""]`, b) }
 	for _, c := range []struct {
@@ -84,6 +85,8 @@ func TestSchema_Parse(t *testing.T) {
 		{pairs, `{"p":[]}`, `missing ["body","p",0] [] ; missing ["body","p",1] [] `},
 		{pairs, `{"p":[1]}`, `string_type ["body","p",0] 1 ; missing ["body","p",1] [1] `},
 		{pairs, `{"p":[1,2,3]}`, `too_long ["body","p"] [1,2,3] {"field_type":"Tuple","max_length":2,"actual_length":3}`},
+		{bodyMove[:1], `{"old_position":["a",` + long + `]}`, `string_too_long ["body","old_position",1] ` + long + ` {"max_length":1024}`},
+		{bodyClear[1:2], `{"location":` + long + `}`, `string_too_long ["body","location"] ` + long + ` {"max_length":1024}`},
 		{pairs, `{"p":"ab"}`, `tuple_type ["body","p"] "ab" `},
 
 		{ints, ``, `missing ["body"]  `},
