@@ -58,8 +58,12 @@ func (s *Server) digest(w http.ResponseWriter, r *http.Request) error {
 	return &problem{code: codeBusy, detail: "entries are applied faster than a digest can be taken: ask again when there is less load"}
 }
 
-// snapshot takes one of this replica's state, leader or not.
+// snapshot takes one of this replica's state, leader or not. A body is read and ignored.
 func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) error {
+	return s.withBody(w, r, func([]byte) error { return s.takeSnapshot(w, r) })
+}
+
+func (s *Server) takeSnapshot(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	wait, given := q.duration("timeout", maxTimeout)
 	if !given {

@@ -26,6 +26,13 @@ func BenchmarkLookup(b *testing.B) {
 				base, _ := r.serve()
 				client := newClient(b)
 				body := lookupBody(prompt, "")
+				want := "{}"
+				if c.held != "" {
+					want = fmt.Sprintf(`{"i":["LocalCPUBackend",%d]}`, n)
+				}
+				if got := layout(b, r.post("/lookup", body)); got != want {
+					b.Fatalf("%s, want %s", got, want)
+				}
 				b.SetBytes(int64(len(body)))
 				b.ReportAllocs()
 				for b.Loop() {
@@ -50,20 +57,22 @@ func BenchmarkFind(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%d", c.name, n), func(b *testing.B) {
 				r := newRig(b, func(o *Options) { o.Hash = c.profile })
 				r.register("i", 0)
-				prompt := counting(100_000, n)
+				tokens := counting(100_000, n)
 				if c.held != "" {
-					r.admit("i", 0, "LocalCPUBackend", chain(b, c.held, prompt)...)
+					r.admit("i", 0, "LocalCPUBackend", chain(b, c.held, tokens)...)
+				}
+				p := prompt{tokens: tokens}
+				if hits, _ := r.s.hash.find(r.state.Registry(), p); len(hits) > 0 != (c.held != "") || len(hits) > 0 && hits[0].Chunks != n/256 {
+					b.Fatalf("found %+v", hits)
 				}
 				b.ReportAllocs()
 				for b.Loop() {
-					r.s.hash.find(r.state.Registry(), prompt2(prompt))
+					r.s.hash.find(r.state.Registry(), p)
 				}
 			})
 		}
 	}
 }
-
-func prompt2(tokens []int64) prompt { return prompt{tokens: tokens} }
 
 // BenchmarkBody is reading a lookup's body alone: in one pass, and the general way.
 func BenchmarkBody(b *testing.B) {

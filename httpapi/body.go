@@ -43,11 +43,6 @@ func (s *Server) withBody(w http.ResponseWriter, r *http.Request, f func(body []
 	if reserve > 0 && r.ContentLength > 0 {
 		buf.Grow(int(min(reserve, keepBody)) + bytes.MinRead)
 	}
-	// The deadline is for the body alone: one left standing would cancel a command
-	// that takes longer (net/http watches the connection meanwhile).
-	control := http.NewResponseController(w)
-	setDeadline := func(t time.Time) { _ = control.SetReadDeadline(t) } // not every writer has one; then there is no network either
-	setDeadline(time.Now().Add(s.opts.BodyTimeout))
 	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, s.opts.MaxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -56,11 +51,19 @@ func (s *Server) withBody(w http.ResponseWriter, r *http.Request, f func(body []
 	case err != nil:
 		return &problem{code: codeBadBody, detail: fmt.Sprintf("the body did not come to its end: %v", unwrapEOF(err)), closing: true}
 	}
-	setDeadline(time.Time{})
+	// The deadline (track) is for the body alone: left standing it would cancel a command
+	// that takes longer, because net/http watches the connection meanwhile.
+	s.setReadDeadline(w, time.Time{})
 	// A body of unknown length had the largest one's place until now.
 	s.bodies.Add(int64(buf.Len()) - reserve)
 	reserve = int64(buf.Len())
 	return f(buf.Bytes())
+}
+
+// setReadDeadline bounds what still comes from the client. A writer that has no deadline
+// has no network either.
+func (s *Server) setReadDeadline(w http.ResponseWriter, t time.Time) {
+	_ = http.NewResponseController(w).SetReadDeadline(t)
 }
 
 func unwrapEOF(err error) error {

@@ -37,6 +37,9 @@ func (s *Server) track(name string, h handler) http.Handler {
 		}
 		defer s.requests.leave()
 		defer s.caught(rec, r)
+		if r.ContentLength != 0 { // also for a handler that reads none: net/http then does
+			s.setReadDeadline(w, time.Now().Add(s.opts.BodyTimeout))
+		}
 		if err := h(rec, r); err != nil {
 			s.writeProblem(rec, r, err)
 		}

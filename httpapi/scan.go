@@ -85,14 +85,7 @@ func (s *scanner) peek() byte {
 }
 
 func (s *scanner) space() {
-	for s.pos < len(s.buf) {
-		switch s.buf[s.pos] {
-		case ' ', '\t', '\n', '\r':
-			s.pos++
-		default:
-			return
-		}
-	}
+	s.pos = blanks(s.buf, s.pos)
 }
 
 // value passes over one value; depth containers are open around it.
@@ -230,11 +223,14 @@ func (s *scanner) number() {
 			s.pos = end
 		}
 	}
+	if integer && s.pos-start <= maxDigits {
+		return
+	}
 	text := s.buf[start:s.pos]
 	switch {
-	case integer && len(text) > maxDigits:
+	case integer:
 		s.refuse("a number of more than %d digits", maxDigits)
-	case !integer && tooLarge(text):
+	case tooLarge(text):
 		s.refuse("a number beyond 64-bit floating point")
 	}
 }
@@ -256,9 +252,11 @@ func tooLarge(text []byte) bool {
 }
 
 func (s *scanner) digits() {
-	for isDigit(s.peek()) {
-		s.pos++
+	i, b := s.pos, s.buf
+	for i < len(b) && isDigit(b[i]) {
+		i++
 	}
+	s.pos = i
 }
 
 // str passes over a string.

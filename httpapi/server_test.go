@@ -251,6 +251,19 @@ func TestServer_BodyTimeout(t *testing.T) {
 	if code, body := read(t, half, err); code != 400 || !strings.Contains(body, "did not come to its end") {
 		t.Errorf("%d %s", code, body)
 	}
+	// Nor may it be held open where nobody wants the body.
+	idle, err := net.Dial("tcp", r.s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	if err := idle.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(idle, "POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+	if _, err := io.Copy(io.Discard, idle); err != nil {
+		t.Errorf("the connection stays: %v", err)
+	}
 }
 
 func TestServer_BodyLimits(t *testing.T) {

@@ -13,6 +13,9 @@ func (c *coercion) ints(loc []any, raw []byte) (out []int64, beyond bool) {
 		c.fault(fault{Type: "list_type", Loc: loc, Msg: "Input should be a valid list", Input: raw})
 		return nil, false
 	}
+	if out, end, usual := scanInts(raw, 0, make([]int64, 0, len(raw)/8)); usual && end == len(raw) {
+		return out, false
+	}
 	out = make([]int64, 0, len(raw)/8)
 	eachElement(raw, func(i int, item []byte) bool {
 		v, tooBig, bad := integer(item)
