@@ -39,7 +39,7 @@ func (e *Executor) askOne(ctx context.Context, deadline time.Duration, t task) a
 	a := answer{worker: t.worker}
 	switch {
 	case errors.Is(err, errUnreachable):
-		a.cause, a.text = CauseUnreachable, fmt.Sprintf("was not reached at %s; nothing was sent: check that it runs", t.addr)
+		a.cause, a.text = CauseUnreachable, fmt.Sprintf("was not reached at %s; nothing was sent: %v", t.addr, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		a.cause, a.text = CauseTimeout, fmt.Sprintf("did not answer within %s; it may still do it", deadline)
 	case errors.Is(err, context.Canceled):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"syscall"
 	"time"
 
@@ -23,8 +24,11 @@ type Dialer interface {
 	Ask(ctx context.Context, addr string, request []byte) ([]byte, error)
 }
 
-// errUnreachable is returned by Dialer.Ask when there was no connection to send on.
+// errUnreachable is returned by Dialer.Ask, with the reason, when there was no
+// connection to send on.
 var errUnreachable = errors.New("no connection")
+
+func unreachable(cause error) error { return fmt.Errorf("%w: %w", errUnreachable, cause) }
 
 const (
 	// connectWait bounds the wait for a connection. A worker that is alive but busy
@@ -42,9 +46,13 @@ const (
 // requests are delivered to whoever appears at that address later. A fresh socket
 // that queues nothing without a connection (IMMEDIATE) and drops what is unsent when
 // it closes (LINGER 0) has neither fault, and costs a local connection, about 0.2 ms.
+//
+// libzmq is told an address only after a plain connection to it was made and dropped.
+// libzmq looks names up in the one thread that serves all sockets, tries a refused
+// address until we give up, never says why, and takes port 70000 for 4464.
 type zmqDialer struct {
-	// sockets bounds the sockets open at a time: a libzmq context holds 1 023, and
-	// the worker-facing sockets live in the same one.
+	// sockets bounds the connections at a time: a libzmq context holds 1 023 sockets,
+	// and each that waits holds an OS thread.
 	sockets chan struct{}
 }
 
@@ -56,23 +64,27 @@ func (d *zmqDialer) Ask(ctx context.Context, addr string, request []byte) (reply
 	case d.sockets <- struct{}{}:
 		defer func() { <-d.sockets }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %v", errUnreachable, ctx.Err())
+		return nil, unreachable(fmt.Errorf("%d other requests were under way all the time", cap(d.sockets)))
+	}
+	connecting, cancel := context.WithTimeout(ctx, connectWait)
+	defer cancel()
+	endpoint, err := probe(connecting, addr)
+	if err != nil {
+		return nil, unreachable(err)
 	}
 	s, err := zmq.NewSocket(zmq.REQ)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", errUnreachable, err)
+		return nil, unreachable(err)
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := configure(s); err != nil {
-		return nil, fmt.Errorf("%w: %v", errUnreachable, err)
+		return nil, unreachable(err)
 	}
-	if err := s.Connect("tcp://" + addr); err != nil {
-		return nil, fmt.Errorf("%w: address %q: %v", errUnreachable, addr, err)
+	if err := s.Connect(endpoint); err != nil {
+		return nil, unreachable(fmt.Errorf("connect %s: %w", endpoint, err))
 	}
-	connected, cancel := context.WithTimeout(ctx, connectWait)
-	defer cancel()
-	if err := poll(connected, func() error { _, err := s.SendBytes(request, 0); return err }); err != nil {
-		return nil, fmt.Errorf("%w to %s: %v", errUnreachable, addr, err)
+	if err := poll(connecting, func() error { _, err := s.SendBytes(request, 0); return err }); err != nil {
+		return nil, unreachable(fmt.Errorf("it takes connections and does not speak ZeroMQ: %w", err))
 	}
 	var parts [][]byte
 	err = poll(ctx, func() (err error) { parts, err = s.RecvMessageBytes(0); return err })
@@ -80,6 +92,24 @@ func (d *zmqDialer) Ask(ctx context.Context, addr string, request []byte) (reply
 		return nil, err
 	}
 	return parts[0], nil // LMCache's answers are one part; further ones mean nothing
+}
+
+// probe makes sure that something listens at host:port, and returns where, for libzmq.
+func probe(ctx context.Context, addr string) (endpoint string, err error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", err
+	}
+	if host == "" { // net takes it for this machine
+		return "", errors.New("the address has no host")
+	}
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	return "tcp://" + conn.RemoteAddr().String(), nil
 }
 
 func configure(s *zmq.Socket) error {
