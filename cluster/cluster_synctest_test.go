@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -179,6 +180,127 @@ func TestCluster_LeaderTasks(t *testing.T) {
 		if !slices.IsSorted(begun) || len(begun) < 14 {
 			t.Errorf("tasks of the terms %v, want 7 terms of two in order", begun)
 		}
+	})
+}
+
+// A leader that closes hands over: the others need not find out by its silence.
+func TestCluster_CloseHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3, nil)
+		leader := c.mustLead()
+		mustPropose(t, leader, "x:1")
+		begin := time.Now()
+		mustClose(t, leader)
+		next := c.mustLead()
+		if took := time.Since(begin); next == leader || took > 200*time.Millisecond {
+			t.Errorf("%s leads %v after %s closed; an election by silence takes 500 ms", next.NodeID(), took, leader.NodeID())
+		}
+		mustPropose(t, next, "x:2")
+		c.stop()
+	})
+}
+
+// A follower is ready when it has caught up, not when it has heard of a leader.
+func TestCluster_FollowerNotReadyYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3, nil)
+		leader := c.mustLead()
+		i := (slices.Index(c.nodes, leader) + 1) % 3
+		f, state := c.nodes[i], c.states[i]
+		await(t, "ready", f.Ready)
+
+		gate := make(chan struct{})
+		state.mu.Lock()
+		state.gate = gate
+		state.mu.Unlock()
+		for range 3 {
+			mustPropose(t, leader, "x:1")
+		}
+		<-time.After(time.Second)
+		if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "catching up") {
+			t.Errorf("behind: ready says %v", err)
+		}
+		close(gate)
+		await(t, "ready again", f.Ready)
+
+		// As after a start, before the first entry of the term is in.
+		f.machine.mu.Lock()
+		f.machine.term = 0
+		f.machine.mu.Unlock()
+		if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "nothing of term") {
+			t.Errorf("without anything of the term: ready says %v", err)
+		}
+		mustPropose(t, leader, "x:2")
+		await(t, "ready by the next entry", f.Ready)
+		c.stop()
+	})
+}
+
+// What an earlier term's heartbeats said does not stick.
+func TestCluster_SilenceOfAnEarlierTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3, nil)
+		a := c.mustLead()
+		i := slices.Index(c.nodes, a)
+		b, other := c.nodes[(i+1)%3], c.nodes[(i+2)%3]
+		a.peers.set(raft.ServerID(other.NodeID()), time.Now(), true) // noted as the term ended
+		for _, to := range []*Node{b, a} {
+			if err := c.mustLead().Transfer(context.Background(), to.NodeID()); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "leader", isTrue(to.NodeID()+" does not lead", to.IsLeader))
+		}
+		for _, s := range a.Status().Nodes {
+			if s.Reachable == nil || !*s.Reachable {
+				t.Errorf("node %+v", s)
+			}
+		}
+		c.stop()
+	})
+}
+
+// A node that loses leadership and has it again before its tasks have ended waits
+// for them; so does Close.
+func TestCluster_NextTermWaitsForTasks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, terms [4]atomic.Int32
+		c := startCluster(t, 3, func(node int) []LeaderTask {
+			return []LeaderTask{{Name: "slow to end", Run: func(ctx context.Context, _ uint64) error {
+				if running[node].Add(1) != 1 {
+					t.Errorf("n%d: tasks of two terms at once", node)
+				}
+				terms[node].Add(1)
+				<-ctx.Done()
+				<-time.After(2 * time.Second)
+				running[node].Add(-1)
+				return nil
+			}}}
+		})
+		a := c.mustLead()
+		i := slices.Index(c.nodes, a) + 1
+		b := c.nodes[i%3]
+		await(t, "task", isTrue("not running", func() bool { return running[i].Load() == 1 }))
+		begin := time.Now()
+		if err := a.Transfer(context.Background(), b.NodeID()); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "b leads", isTrue("does not", b.IsLeader))
+		if err := b.Transfer(context.Background(), a.NodeID()); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "a leads", isTrue("does not", func() bool { return a.raft.State() == raft.Leader }))
+		if took := time.Since(begin); took > time.Second {
+			t.Fatalf("there and back took %v: the test proves nothing", took)
+		}
+		await(t, "second term", isTrue("not running", func() bool { return terms[i].Load() == 2 }))
+		if took := time.Since(begin); took < 2*time.Second {
+			t.Errorf("second term's task began after %v, the first's ends after 2s", took)
+		}
+		mustClose(t, a)
+		if running[i].Load() != 0 {
+			t.Error("Close left a task running")
+		}
+		c.stop()
 	})
 }
 

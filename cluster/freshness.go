@@ -19,6 +19,7 @@ type freshness struct {
 	asOf  time.Time // everything committed before is applied; zero: nothing known
 	mark  time.Time // zero: none pending
 	index uint64
+	asked time.Time // when paused was asked
 }
 
 // note takes what is committed and applied now.
@@ -35,6 +36,17 @@ func (f *freshness) note(now time.Time, committed, applied uint64) {
 			f.mark, f.index = now, committed
 		}
 	}
+}
+
+// paused reports whether more than limit has passed since it was last asked. After
+// a pause of the process another may lead long since, and raft has not looked yet:
+// a note made then would be a guess.
+func (f *freshness) paused(now time.Time, limit time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gap := now.Sub(f.asked)
+	f.asked = now
+	return gap > limit
 }
 
 // forget drops a pending mark, for when leadership ends. What is known stays true.
@@ -54,18 +66,14 @@ func (f *freshness) since() time.Time {
 func (n *Node) keepFresh() {
 	tick := time.NewTicker(freshTick)
 	defer tick.Stop()
-	last := time.Now()
 	for {
 		select {
 		case <-n.stopping:
 			return
 		case <-tick.C:
 		}
-		// After a pause of the process another may lead long since, and raft has not
-		// looked yet: this time the mark would be a guess.
 		now := time.Now()
-		paused := now.Sub(last) > n.times.lease/2
-		last = now
+		paused := n.fresh.paused(now, n.times.lease/2)
 		if s, _ := n.view.get(); s.leading && !paused {
 			n.fresh.note(now, n.raft.CommitIndex(), n.machine.Applied())
 		}

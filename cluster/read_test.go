@@ -168,6 +168,19 @@ func TestFreshness(t *testing.T) {
 	}
 }
 
+func TestFreshness_Paused(t *testing.T) {
+	var f freshness
+	t0 := time.Now()
+	for _, c := range []struct {
+		ms   int
+		want bool
+	}{{0, true}, {50, false}, {249, false}, {500, true}, {550, false}} { // before the first look: who knows
+		if got := f.paused(t0.Add(time.Duration(c.ms)*time.Millisecond), 200*time.Millisecond); got != c.want {
+			t.Errorf("at %d ms: paused %v, want %v", c.ms, got, c.want)
+		}
+	}
+}
+
 func TestIntake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var i intake
