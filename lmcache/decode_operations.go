@@ -120,7 +120,7 @@ var operationFields = []field[KVOp]{
 		put:  func(dst []byte, op *KVOp, _ Options) []byte { return appendStr(dst, op.Kind.String()) },
 	},
 	key("key", func(op *KVOp) *Key { return &op.Key }),
-	num("seq_num", func(op *KVOp) *int64 { return &op.Seq }),
+	seqNum(func(op *KVOp) *int64 { return &op.Seq }),
 }
 
 func (r *reader) opKind() OpKind {

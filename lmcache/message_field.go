@@ -61,6 +61,13 @@ func num[T any](name string, p func(*T) *int64) field[T] {
 	}
 }
 
+// seqNum is num for a sequence number.
+func seqNum[T any](p func(*T) *int64) field[T] {
+	f := num("seq_num", p)
+	f.get = func(r *reader, m *T) { *p(m) = r.seqNum() }
+	return f
+}
+
 func boolean[T any](name string, p func(*T) *bool) field[T] {
 	return field[T]{
 		name: name,

@@ -49,7 +49,7 @@ var kvAdmitFields = []field[KVAdmitMsg]{
 	num("worker_id", func(m *KVAdmitMsg) *int64 { return &m.WorkerID }),
 	key("key", func(m *KVAdmitMsg) *Key { return &m.Key }),
 	str("location", func(m *KVAdmitMsg) *string { return &m.Location }),
-	newerThan(Gen0309, num("seq_num", func(m *KVAdmitMsg) *int64 { return &m.SeqNum })),
+	newerThan(Gen0309, seqNum(func(m *KVAdmitMsg) *int64 { return &m.SeqNum })),
 }
 
 var kvEvictFields = []field[KVEvictMsg]{
@@ -57,7 +57,7 @@ var kvEvictFields = []field[KVEvictMsg]{
 	num("worker_id", func(m *KVEvictMsg) *int64 { return &m.WorkerID }),
 	key("key", func(m *KVEvictMsg) *Key { return &m.Key }),
 	str("location", func(m *KVEvictMsg) *string { return &m.Location }),
-	newerThan(Gen0309, num("seq_num", func(m *KVEvictMsg) *int64 { return &m.SeqNum })),
+	newerThan(Gen0309, seqNum(func(m *KVEvictMsg) *int64 { return &m.SeqNum })),
 }
 
 var batchedP2PLookupFields = []field[BatchedP2PLookupMsg]{

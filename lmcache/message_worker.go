@@ -32,7 +32,7 @@ type (
 		KeySigns   Signs
 	}
 	// KVAdmitMsg and KVEvictMsg are the unbatched events of releases up to 0.3.10.
-	// Seq is 0 there whether or not the field was sent: such streams have no numbers.
+	// SeqNum is 0 there whether or not the field was sent: such streams have no numbers.
 	KVAdmitMsg struct {
 		InstanceID string
 		WorkerID   WorkerID

@@ -106,21 +106,38 @@ func (r *reader) integer(c byte) (bits uint64, negative, ok bool) {
 	return bits, int64(bits) < 0, true
 }
 
-// int64 reads an int of any width. Above 2^63-1 is a range fault: Python takes it,
-// but no field of ours that is a number and no key has a use for it.
-func (r *reader) int64() int64 {
+// number reads an int of any width: its 64-bit pattern, and whether it is above
+// 2^63-1.
+func (r *reader) number() (bits uint64, over bool) {
 	c, ok := r.lead()
 	if !ok {
-		return 0
+		return 0, false
 	}
 	bits, negative, ok := r.integer(c)
 	if !ok {
 		r.mismatch("int", c)
-		return 0
+		return 0, false
 	}
-	if bits > math.MaxInt64 && !negative {
+	return bits, bits > math.MaxInt64 && !negative
+}
+
+// int64 reads an int of any width. Above 2^63-1 is a range fault: Python takes it,
+// but no field of ours that is a number and no key has a use for it.
+func (r *reader) int64() int64 {
+	bits, over := r.number()
+	if over {
 		r.fail(ReasonRange, "%d is above 2^63-1", bits)
 		return 0
+	}
+	return int64(bits)
+}
+
+// seqNum reads a sequence number. Above 2^63-1 it is taken as 2^63-1 and not
+// refused: the keys beside it count, whatever their number.
+func (r *reader) seqNum() int64 {
+	bits, over := r.number()
+	if over {
+		return math.MaxInt64
 	}
 	return int64(bits)
 }
