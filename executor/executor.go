@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -233,11 +234,11 @@ func (e *Executor) carryOut(l *leadership, c Command, tasks []task, r *run) (reg
 		ID: c.EventID, Kind: c.Kind, Source: c.Source, Dest: c.Dest,
 		Fingerprint: r.fingerprint, Tokens: int64(len(c.tokens())), Term: l.term, At: e.now(),
 	}))
-	if errors.Is(err, ErrNotLeading) {
-		return blank, err
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrOutcomeUnknown):
 		return e.abandon(l, c, err)
+	case err != nil: // there is no event
+		return blank, err
 	}
 	created, ok := result.(registry.EventCreateResult)
 	switch {
@@ -297,12 +298,15 @@ func (e *Executor) abandon(l *leadership, c Command, why error) (registry.Event,
 // the rest of the term.
 func (e *Executor) finish(l *leadership, c Command, f registry.EventFinish) (registry.Event, error) {
 	f.ID, f.Term, f.At = c.EventID, l.term, e.now()
-	entry := fsm.EncodeFinishEvent(f)
 	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
 		// A refusal means that an earlier try was written after all, or that the
 		// event was never created: either way there is nothing left to write.
-		if _, err := e.propose(l, entry); err == nil {
+		_, err := e.propose(l, fsm.EncodeFinishEvent(f))
+		if err == nil {
 			break
+		}
+		if errors.Is(err, cluster.ErrTooLarge) && shorten(&f) {
+			continue
 		}
 		select {
 		case <-l.ctx.Done():
@@ -316,6 +320,22 @@ func (e *Executor) finish(l *leadership, c Command, f registry.EventFinish) (reg
 		ev = registry.Event{ID: c.EventID, Kind: c.Kind, Source: c.Source, Dest: c.Dest, State: f.State, NumTokens: f.NumTokens, Detail: f.Detail, Workers: f.Workers}
 	}
 	return ev, nil
+}
+
+// shorten makes the end of a command with very many workers fit into an entry, and
+// reports whether there was something to leave out: their words, then their parts.
+func shorten(f *registry.EventFinish) bool {
+	for i := range f.Workers {
+		if f.Workers[i].Error != "" {
+			for j := range f.Workers[i:] {
+				f.Workers[i+j].Error = ""
+			}
+			return true
+		}
+	}
+	some := len(f.Workers) > 0
+	f.Workers = nil
+	return some
 }
 
 // The pauses between tries to write an event's end grow from retryFirst to retryMost.
@@ -339,16 +359,26 @@ func (e *Executor) detached(ctx context.Context, c Command, r *run) (registry.Ev
 	return registry.Event{ID: c.EventID, Kind: c.Kind, State: registry.EventPending}, nil
 }
 
-// propose commits an entry of this leadership.
+// propose commits an entry of this leadership. Only after ErrOutcomeUnknown may the
+// entry be in the log.
 func (e *Executor) propose(l *leadership, entry []byte) (any, error) {
 	ctx, cancel := context.WithTimeout(l.ctx, e.opts.LogWait)
 	defer cancel()
 	applied, err := e.opts.Log.Propose(ctx, entry)
+	is := func(targets ...error) bool {
+		return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
+	}
 	switch {
 	case err == nil:
 		return applied.Result, nil
-	case errors.Is(err, cluster.ErrNotLeader):
+	case is(cluster.ErrUnknownOutcome):
+		return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	case is(cluster.ErrTooLarge, cluster.ErrInvalid):
+		return nil, err
+	case is(cluster.ErrNotLeader, cluster.ErrNoLeader, cluster.ErrStopped, context.Cause(l.ctx)):
 		return nil, fmt.Errorf("%w: %w", ErrNotLeading, err)
+	case is(cluster.ErrBusy, context.DeadlineExceeded):
+		return nil, fmt.Errorf("%w: %w", ErrBusy, err)
 	default:
 		return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}

@@ -391,17 +391,57 @@ func TestDo_LogLosesItsAnswers(t *testing.T) {
 	}
 }
 
+// The log's errors say whether an event may be in it. When it cannot be the command
+// is over, with the reason, and its id is free.
 func TestDo_LogRefuses(t *testing.T) {
-	w := newWorld(t, Options{})
-	x := w.fleet("i", say(3))[0]
-	w.log.mu.Lock()
-	w.log.fail = func([]byte) error { return cluster.ErrNotLeader }
-	w.log.mu.Unlock()
-	if _, err := w.exec.Do(within(t, wait), clearOf("i")); !errors.Is(err, ErrNotLeading) {
-		t.Errorf("error %v, want ErrNotLeading", err)
+	for _, tt := range []struct{ err, want error }{
+		{cluster.ErrNotLeader, ErrNotLeading},
+		{cluster.ErrNoLeader, ErrNotLeading},
+		{cluster.ErrStopped, ErrNotLeading},
+		{cluster.ErrBusy, ErrBusy},
+		{context.DeadlineExceeded, ErrBusy},
+		{cluster.ErrTooLarge, cluster.ErrTooLarge},
+		{cluster.ErrInvalid, cluster.ErrInvalid},
+	} {
+		t.Run(tt.err.Error(), func(t *testing.T) {
+			w := newWorld(t, Options{})
+			x := w.fleet("i", say(3))[0]
+			tries := 0
+			w.log.setFail(func([]byte) error { tries++; return tt.err })
+			c := clearOf("i")
+			c.EventID = "again"
+			_, err := w.exec.Do(within(t, wait), c)
+			if !errors.Is(err, tt.want) || errors.Is(err, ErrOutcomeUnknown) {
+				t.Errorf("error %v, want %v and nothing unknown", err, tt.want)
+			}
+			if n := len(x.got()); n != 0 || tries != 1 {
+				t.Errorf("sent %d times, %d entries proposed, want 0 and 1", n, tries)
+			}
+			w.log.setFail(nil)
+			if ev, err := w.exec.Do(within(t, wait), c); err != nil || ev.NumTokens != 3 {
+				t.Errorf("the same id later: %+v, %v", ev, err)
+			}
+		})
 	}
-	if n := len(x.got()); n != 0 {
-		t.Errorf("sent %d times", n)
+}
+
+// An end that no entry holds, of a command with very many workers, is written without
+// the workers' words.
+func TestDo_EndTooLarge(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.fleet("i", sayMessage(&lmcache.ErrorMsg{Error: strings.Repeat("x", 1000)}))
+	w.log.setFail(func(entry []byte) error {
+		if len(entry) > 1500 {
+			return cluster.ErrTooLarge
+		}
+		return nil
+	})
+	ev, err := w.exec.Do(within(t, wait), clearOf("i"))
+	if !isA[*CommandError](err) || ev.State != registry.EventFailed || len(ev.Workers) != 1 || ev.Workers[0].State != registry.EventFailed || ev.Workers[0].Error != "" {
+		t.Errorf("%+v, %v, want failed, with the worker's part and without its words", ev, err)
+	}
+	if open := w.log.fsm.Registry().Totals().OpenEvents; open != 0 {
+		t.Errorf("%d events stay open", open)
 	}
 }
 

@@ -53,6 +53,12 @@ func (l *fakeLog) Propose(ctx context.Context, entry []byte) (cluster.Applied, e
 	return cluster.Applied{Index: l.index, Result: result}, nil
 }
 
+func (l *fakeLog) setFail(fail func([]byte) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fail = fail
+}
+
 // must commits an entry that the test needs in place.
 func (l *fakeLog) must(t *testing.T, entry []byte) {
 	t.Helper()
