@@ -3,7 +3,9 @@ package fsm
 import (
 	"bytes"
 	"io"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -77,39 +79,89 @@ func BenchmarkDecode10k(b *testing.B) {
 	})
 }
 
-// BenchmarkFSM_Apply10k applies entries of 10 000 operations over an index of half
-// a million keys.
+// steady writes what workers with full caches send: each of 8 streams holds its
+// share of the keys, admits new ones and evicts its oldest, turn by turn. So every
+// operation changes the index, and the number of keys stays.
+type steady struct {
+	batch          *Batch
+	number         uint64
+	newest, oldest [8]int // by stream, counting its keys
+	sent           [8]int // by stream, its operations
+}
+
+func steadyKey(stream, i int) registry.Key {
+	return registry.Key(uint64(stream<<40+i) * 0x9e3779b97f4a7c15)
+}
+
+// entry gives the next 10 000 operations; while filling, nothing is evicted.
+func (s *steady) entry(filling bool) *raft.Log {
+	const run = 250
+	s.batch.Reset()
+	var keys [run]registry.Key
+	evict := make(registry.Bitmap, (run+7)/8)
+	for n := range 10_000 / run {
+		w := n % 8
+		for i := range keys {
+			if !filling && i%2 == 1 {
+				keys[i] = steadyKey(w, s.oldest[w])
+				s.oldest[w]++
+				evict[i/8] |= 1 << (i % 8)
+			} else {
+				keys[i] = steadyKey(w, s.newest[w])
+				s.newest[w]++
+			}
+		}
+		stream := streamA
+		stream.Worker = int64(w)
+		s.batch.Ops(registry.Ops{Stream: stream, Keys: keys[:], Evict: evict, Numbered: true, First: int64(s.sent[w]), At: sampleAt})
+		s.sent[w] += run
+	}
+	s.number++
+	return command(s.number, s.batch.Encode(s.number, sampleAt))
+}
+
+// BenchmarkFSM_Apply10k applies entries of 10 000 operations, each of which changes
+// the index, over that many keys.
 func BenchmarkFSM_Apply10k(b *testing.B) {
-	b.ReportAllocs()
-	f := New(Options{})
-	batch := NewBatch(sampleSession)
-	for w := range int64(8) {
-		batch.Register(registry.Registration{WorkerRef: registry.WorkerRef{Instance: workerA.Instance, Worker: w}, At: sampleAt})
-	}
-	f.Apply(command(1, batch.Encode(1, sampleAt)))
-	// 50 entries that come around again, under new numbers
-	pool := manyKeys(2, 500_000)
-	number := uint64(1)
-	apply := func() {
-		n := int(number)
-		batch.Reset()
-		benchOps(batch, 10_000*n, pool[10_000*(n%50):])
-		number++
-		log := []*raft.Log{command(number, batch.Encode(number, sampleAt))}
-		b.StartTimer()
-		f.ApplyBatch(log)
-		b.StopTimer()
-	}
-	for range 50 {
-		apply()
-	}
-	b.ResetTimer()
-	for range b.N {
-		apply()
-	}
-	perOperation(b, 10_000)
-	if f.failure != nil {
-		b.Fatal(f.failure)
+	for _, c := range []struct {
+		name string
+		keys int64
+	}{{"500k keys", 500_000}, {"10M keys", 10_000_000}} {
+		b.Run(c.name, func(b *testing.B) {
+			if testing.Short() {
+				b.Skip("millions of keys: not in -short")
+			}
+			b.ReportAllocs()
+			f := New(Options{})
+			s := steady{batch: NewBatch(sampleSession), number: 1}
+			for w := range int64(8) {
+				s.batch.Register(registry.Registration{WorkerRef: registry.WorkerRef{Instance: workerA.Instance, Worker: w}, At: sampleAt})
+			}
+			f.Apply(command(1, s.batch.Encode(1, sampleAt)))
+			for range c.keys / 10_000 {
+				f.Apply(s.entry(true))
+			}
+			var took []time.Duration
+			b.ResetTimer()
+			for range b.N {
+				b.StopTimer()
+				log := []*raft.Log{s.entry(false)}
+				b.StartTimer()
+				start := time.Now()
+				f.ApplyBatch(log)
+				took = append(took, time.Since(start))
+			}
+			b.StopTimer()
+			perOperation(b, 10_000)
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/10_000, "median-ns/operation")
+			if t := f.Registry().Totals(); f.failure != nil || t.Keys != c.keys || t.Gaps != 0 {
+				b.Fatal(f.failure, t.Keys, t.Gaps)
+			}
+			if n := len(f.Registry().Holders(steadyKey(0, s.oldest[0]-1))) - len(f.Registry().Holders(steadyKey(0, s.newest[0]-1))); n != -1 {
+				b.Fatal("the last entry did not change the index")
+			}
+		})
 	}
 }
 
