@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"hash"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
 	"github.com/kvctrl/kvctrl/registry"
 )
 
-// MaxEventID is the longest event id a caller may choose, in bytes.
+// MaxEventID is the longest event id a caller may choose, in characters.
 const MaxEventID = 128
 
 // Command is an operator's command.
@@ -50,8 +51,8 @@ func (c *Command) validate() error {
 	if _, ok := prefixes[c.Kind]; !ok {
 		return fmt.Errorf("command %q is not one of clear, pin, compress, decompress, move", c.Kind)
 	}
-	if len(c.EventID) > MaxEventID {
-		return fmt.Errorf("event_id has %d bytes, at most %d are kept", len(c.EventID), MaxEventID)
+	if n := utf8.RuneCountInString(c.EventID); n > MaxEventID {
+		return fmt.Errorf("event_id has %d characters, at most %d are kept", n, MaxEventID)
 	}
 	if c.Kind == registry.CommandPin && c.Tokens == nil {
 		return errors.New("pin needs tokens")

@@ -5,7 +5,8 @@
 //
 //  1. plan: which workers, which message to each; refused here, nothing is logged;
 //  2. entry "event created": from now on the event's id stands for this command;
-//  3. wait until every worker of the command is free (one request in flight each);
+//  3. wait until every worker of the command is free (one request in flight each),
+//     and look again where they are;
 //  4. entry "event running": from here on workers may have it;
 //  5. send to all workers side by side, each with a deadline;
 //  6. entry "event finished" with every worker's outcome.

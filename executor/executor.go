@@ -266,6 +266,9 @@ func (e *Executor) carryOut(l *leadership, c Command, tasks []task, r *run) (reg
 		return e.abandon(l, c, fmt.Errorf("the workers of instance %q were busy with earlier commands for %s: %w", c.Source.Instance, c.Deadline, ErrBusy))
 	}
 	defer e.slots.release(workers)
+	if tasks, err = e.planAgain(c, workers); err != nil {
+		return e.abandon(l, c, err)
+	}
 
 	result, err = e.propose(l, fsm.EncodeRunEvent(registry.EventRun{ID: c.EventID, Term: l.term, Workers: workers, At: e.now()}))
 	if refused, ok := result.(error); ok {
@@ -281,6 +284,20 @@ func (e *Executor) carryOut(l *leadership, c Command, tasks []task, r *run) (reg
 		err = &CommandError{Event: ev, Cause: cause}
 	}
 	return ev, err
+}
+
+// planAgain is the plan as of now: a worker may have come back at another address while
+// the command waited, and its old one may be anybody's.
+func (e *Executor) planAgain(c Command, held []registry.WorkerRef) ([]task, error) {
+	tasks, err := plan(e.opts.Registry(), &c, c.EventID)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.EqualFunc(tasks, held, func(t task, w registry.WorkerRef) bool { return t.worker == w }) {
+		return nil, &PlanError{Code: "ranks", Detail: fmt.Sprintf(
+			"the workers of instance %q changed while %s waited for them: send it again under a new event id", c.Source.Instance, c.Kind)}
+	}
+	return tasks, nil
 }
 
 // abandon closes an event of which nothing was sent.

@@ -225,6 +225,52 @@ func TestDo_BusyForTheWholeDeadline(t *testing.T) {
 	}
 }
 
+// A command goes to where its worker is when its turn comes, not to where it was.
+func TestDo_WorkerMovesWhileTheCommandWaits(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(w *world, elsewhere int64)
+		check  func(ev registry.Event, err error, elsewhere int) bool
+	}{
+		{"to another address", func(w *world, port int64) { w.register("i", 0, port, "") },
+			func(ev registry.Event, err error, elsewhere int) bool {
+				return err == nil && ev.NumTokens == 2 && elsewhere == 1
+			}},
+		{"and another rank comes", func(w *world, port int64) { w.register("i", 1, port, "") },
+			func(ev registry.Event, err error, elsewhere int) bool {
+				return err != nil && ev.State == registry.EventFailed && strings.Contains(ev.Detail, "changed while") && elsewhere == 0
+			}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, Options{})
+			release := make(chan struct{})
+			x := w.fleet("i", func(m lmcache.Message) []byte { <-release; return say(1)(m) })[0]
+			elsewhere := startWorker(t, 0, say(2))
+			first := make(chan error, 1)
+			go func() { _, err := w.exec.Do(within(t, wait), clearOf("i")); first <- err }()
+			<-x.arrived
+			c := clearOf("i")
+			c.Detach = true
+			ev, err := w.exec.Do(within(t, wait), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.change(w, elsewhere.port)
+			close(release)
+			if err := <-first; err != nil {
+				t.Error(err)
+			}
+			c.Detach, c.EventID = false, ev.ID
+			if ev, err = w.exec.Do(within(t, wait), c); !tt.check(ev, err, len(elsewhere.got())) {
+				t.Errorf("%+v, %v, %d commands arrived elsewhere", ev, err, len(elsewhere.got()))
+			}
+			if n := len(x.got()); n != 1 {
+				t.Errorf("%d commands reached the old address, want only the first", n)
+			}
+		})
+	}
+}
+
 func TestDo_RefusedBeforeAnythingIsLogged(t *testing.T) {
 	w := newWorld(t, Options{})
 	w.register("one", 0, 1, "p")
