@@ -2,8 +2,9 @@ package fsm
 
 import "github.com/kvctrl/kvctrl/registry"
 
-// EncodeLease gives the entry of a lease. It takes about 8 bytes a worker and the
-// instances' names once; the caller cuts a lease of more than 10 000 workers.
+// EncodeLease gives the entry of a lease. It takes up to 10 bytes a worker and each
+// instance's name once, so 10 000 instances with names of 48 bytes are beyond
+// MaxEntry: the caller cuts a lease well before that, by Heard and by Expired.
 func EncodeLease(l registry.Lease) []byte {
 	var dict dictionary
 	var body []byte
