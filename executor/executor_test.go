@@ -293,7 +293,7 @@ func TestDo_RefusedBeforeAnythingIsLogged(t *testing.T) {
 		{"no P2P at the destination", move("one", "nop2p"), isA[*PlanError], "peer_init_url"},
 		{"unknown command", Command{Kind: "explode"}, func(error) bool { return true }, `"explode"`},
 		{"pin without tokens", Command{Kind: registry.CommandPin, Source: registry.Target{Instance: "one"}}, func(error) bool { return true }, "tokens"},
-		{"long event id", Command{Kind: registry.CommandClear, EventID: strings.Repeat("x", 129)}, func(error) bool { return true }, "129 bytes"},
+		{"long event id", Command{Kind: registry.CommandClear, EventID: strings.Repeat("x", 129)}, func(error) bool { return true }, "129 characters"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			before := w.log.fsm.Registry().Digest()

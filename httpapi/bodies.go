@@ -23,7 +23,7 @@ const (
 )
 
 // fieldEventID is a field of ours in every command.
-var fieldEventID = field{name: "event_id", kind: kindString, nullable: true, maxBytes: executor.MaxEventID,
+var fieldEventID = field{name: "event_id", kind: kindString, nullable: true, maxChars: executor.MaxEventID,
 	doc: "The caller's own id of this command. The same id again returns the first one's outcome and sends nothing."}
 
 var bodyClear = schema{

@@ -99,6 +99,17 @@ func TestCommand_Refusals(t *testing.T) {
 	}
 }
 
+// TestCommand_EventIDOf128Characters: characters, not bytes.
+func TestCommand_EventIDOf128Characters(t *testing.T) {
+	r := newRig(t)
+	id := strings.Repeat("界", executor.MaxEventID)
+	r.exec.do = func(_ context.Context, c executor.Command) (registry.Event, error) {
+		return registry.Event{ID: c.EventID}, nil
+	}
+	want(t, r.post("/clear", `{"instance_id":"a","location":"l","event_id":"`+id+`"}`), 200, `{"event_id":"`+id+`","num_tokens":0}`)
+	want(t, r.post("/clear", `{"instance_id":"a","location":"l","event_id":"`+id+`x"}`), 422, "")
+}
+
 // TestCommand_Failures holds the table of errors.
 func TestCommand_Failures(t *testing.T) {
 	ev := registry.Event{ID: "Clear1", Kind: registry.CommandClear, State: registry.EventPartial, Source: registry.Target{Instance: "a"}, Detail: "1 of 2 did it",

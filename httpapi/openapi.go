@@ -152,8 +152,8 @@ func (sc schema) jsonSchema() map[string]any {
 		switch f.kind {
 		case kindString, kindAny:
 			p["type"] = "string"
-			if f.maxBytes > 0 {
-				p["maxLength"] = f.maxBytes
+			if most := max(f.maxChars, f.maxBytes); most > 0 {
+				p["maxLength"] = most // of bytes: as many characters cannot be fewer
 			}
 		case kindBool:
 			p["type"] = "boolean"

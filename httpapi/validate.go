@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // kind is what a field of a body takes, with pydantic's lax coercions.
@@ -25,7 +26,8 @@ type field struct {
 	kind     kind
 	required bool
 	nullable bool
-	maxBytes int    // of a string, or of each of a pair; 0: any
+	maxChars int    // of a string; 0: any
+	maxBytes int    // of a string, or of each of a pair, as UTF-8; 0: any
 	doc      string // for /openapi.json
 }
 
@@ -170,10 +172,7 @@ func (sc schema) index(rawName []byte) int {
 }
 
 // coercion gathers the faults of one body.
-type coercion struct {
-	faults faults
-	err    error // a *senselessError
-}
+type coercion struct{ faults faults }
 
 func (c *coercion) fault(f fault) {
 	if len(c.faults) < maxFaults {
@@ -197,9 +196,6 @@ func (sc schema) coerce(whole []byte, spans [][]byte) (values, error) {
 			vs[i].present = true
 		}
 	}
-	if c.err != nil {
-		return nil, c.err
-	}
 	if len(c.faults) > 0 {
 		return nil, c.faults
 	}
@@ -210,13 +206,13 @@ func (c *coercion) field(f field, raw []byte) (v value) {
 	loc := []any{"body", f.name}
 	switch f.kind {
 	case kindString:
-		v.str = c.string(loc, raw, f.maxBytes)
+		v.str = c.string(loc, raw, f)
 	case kindBool:
 		v.boolean = c.boolean(loc, raw)
 	case kindInts:
 		v.ints, v.beyond = c.ints(loc, raw)
 	case kindPair:
-		v.pair = c.pair(loc, raw, f.maxBytes)
+		v.pair = c.pair(loc, raw, f)
 	case kindAny:
 		if raw[0] == '"' {
 			v.str = text(raw)
@@ -225,15 +221,21 @@ func (c *coercion) field(f field, raw []byte) (v value) {
 	return v
 }
 
-func (c *coercion) string(loc []any, raw []byte, maxBytes int) string {
+func (c *coercion) string(loc []any, raw []byte, f field) string {
 	if raw[0] != '"' {
 		c.fault(fault{Type: "string_type", Loc: loc, Msg: "Input should be a valid string", Input: raw})
 		return ""
 	}
 	s := text(raw)
-	if maxBytes > 0 && len(s) > maxBytes {
-		c.fault(fault{Type: "string_too_long", Loc: loc, Msg: fmt.Sprintf("String should have at most %d characters", maxBytes),
-			Input: raw, Ctx: ctxOf("max_length", maxBytes)})
+	tooLong := func(most int, unit string) {
+		c.fault(fault{Type: "string_too_long", Loc: loc, Msg: fmt.Sprintf("String should have at most %d %s", most, unit),
+			Input: raw, Ctx: ctxOf("max_length", most)})
+	}
+	switch {
+	case f.maxChars > 0 && utf8.RuneCountInString(s) > f.maxChars:
+		tooLong(f.maxChars, "characters")
+	case f.maxBytes > 0 && len(s) > f.maxBytes:
+		tooLong(f.maxBytes, "bytes")
 	}
 	return s
 }
@@ -272,7 +274,7 @@ func boolOf(word string) (b, ok bool) {
 	return false, false
 }
 
-func (c *coercion) pair(loc []any, raw []byte, maxBytes int) (p [2]string) {
+func (c *coercion) pair(loc []any, raw []byte, f field) (p [2]string) {
 	if raw[0] != '[' {
 		c.fault(fault{Type: "tuple_type", Loc: loc, Msg: "Input should be a valid tuple", Input: raw})
 		return p
@@ -294,7 +296,7 @@ func (c *coercion) pair(loc []any, raw []byte, maxBytes int) (p [2]string) {
 			c.fault(fault{Type: "missing", Loc: append(loc[:len(loc):len(loc)], i), Msg: "Field required", Input: raw})
 			continue
 		}
-		p[i] = c.string(append(loc[:len(loc):len(loc)], i), items[i], maxBytes)
+		p[i] = c.string(append(loc[:len(loc):len(loc)], i), items[i], f)
 	}
 	return p
 }

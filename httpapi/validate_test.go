@@ -39,6 +39,7 @@ func TestSchema_Parse(t *testing.T) {
 	ints := schema{{name: "n", kind: kindInts, required: true}}
 	flags := schema{{name: "b", kind: kindBool, nullable: true}}
 	words := schema{{name: "s", kind: kindString, maxBytes: 4, nullable: true}}
+	letters := schema{{name: "s", kind: kindString, maxChars: 3}}
 	pairs := schema{{name: "p", kind: kindPair, required: true}}
 	long := `"` + strings.Repeat("x", 1025) + `"` // beyond what a log entry can hold
 	whole := func(list string) string { return `"" false [` + list + `] false ["" ""]` }
@@ -80,6 +81,9 @@ func TestSchema_Parse(t *testing.T) {
 		{words, `{"s":"\ud83d\ude00"}`, `"😀" false [] false ["" ""]`},
 		{words, `{"s":"\"\\\/\b"}`, `"\"\\/\b" false [] false ["" ""]`},
 		{words, `{"s":"12345"}`, `string_too_long ["body","s"] "12345" {"max_length":4}`},
+		{words, `{"s":"ééé"}`, `string_too_long ["body","s"] "ééé" {"max_length":4}`},
+		{letters, `{"s":"界界界"}`, `"界界界" false [] false ["" ""]`},
+		{letters, `{"s":"界界界x"}`, `string_too_long ["body","s"] "界界界x" {"max_length":3}`},
 		{words, `{"s":5}`, `string_type ["body","s"] 5 `},
 		{pairs, `{"p":["a","b"]}`, `"" false [] false ["a" "b"]`},
 		{pairs, `{"p":[]}`, `missing ["body","p",0] [] ; missing ["body","p",1] [] `},
