@@ -63,21 +63,21 @@ type batcher struct {
 	proposeTimeout     time.Duration
 
 	mu      sync.Mutex
-	changed sync.Cond // on mu: work, space or an end
-	open    *batch    // takes records; may be empty
-	sealed  []*batch  // full, oldest first
-	flying  *batch    // being proposed
-	bytes   int       // of sealed and flying
-	spare   []*batch
+	changed sync.Cond  // on mu: work, space or an end
+	records *fsm.Batch // of open
+	open    *batch     // takes records; may be empty
+	sealed  []*batch   // full, oldest first
+	flying  *batch     // being proposed
+	bytes   int        // of sealed and flying
+	number  uint64     // of the batch sealed last
 	closed  bool
-
-	number uint64 // of the last batch; run only
 }
 
 // batch is a batch of records with what ingest has to remember of each.
 type batch struct {
-	entry *fsm.Batch
-	ops   []int // operations per record
+	number uint64
+	entry  []byte // since it was sealed
+	ops    []int  // operations per record
 	// waiters are told when the batch is acknowledged.
 	waiters []waiter
 	size    int // counted in batcher.bytes since it was sealed
@@ -88,13 +88,22 @@ type waiter struct {
 	tell   func(outcome)
 }
 
+// waiterBytes is about what a waiter keeps: itself, its function and the message that
+// this will answer. A registration of 20 bytes in the log has one.
+const waiterBytes = 256
+
+// weight is what a batch of so many encoded bytes takes of the queue.
+func (b *batch) weight(encoded int) int {
+	return encoded + 8*len(b.ops) + waiterBytes*len(b.waiters)
+}
+
 func newBatcher(o Options, stats *counters) *batcher {
 	q := &batcher{
 		log: o.Log, state: o.State, session: o.Session, now: o.Now, logger: o.Logger, stats: stats,
 		maxQueue: o.MaxQueue, maxBatch: o.MaxBatch, proposeTimeout: o.ProposeTimeout,
 	}
 	q.changed.L = &q.mu
-	q.open = q.fresh()
+	q.records, q.open = fsm.NewBatch(q.session), &batch{}
 	return q
 }
 
@@ -107,21 +116,21 @@ func newBatcher(o Options, stats *counters) *batcher {
 func (q *batcher) add(urgent bool, ops int, put func(*fsm.Batch) int, tell func(outcome)) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if full := func() bool { return q.queued() >= q.maxQueue && !q.closed }; !urgent && full() {
-		for q.stats.blocked.Add(1); full(); {
+	if wait := func() bool { return q.queued() >= q.maxQueue && !q.closed }; !urgent && wait() {
+		for q.stats.blocked.Add(1); wait(); {
 			q.changed.Wait()
 		}
 	}
 	switch {
 	case q.closed:
 		return errClosed
-	case urgent && q.queued() >= q.maxQueue+q.maxQueue/16:
+	case urgent && q.full():
 		return errQueueFull
 	}
-	record := put(q.open.entry)
-	if record < 0 && q.open.entry.Records() > 0 {
+	record := put(q.records)
+	if record < 0 && q.records.Records() > 0 {
 		q.seal()
-		record = put(q.open.entry)
+		record = put(q.records)
 	}
 	if record < 0 {
 		return errTooLarge
@@ -130,25 +139,33 @@ func (q *batcher) add(urgent bool, ops int, put func(*fsm.Batch) int, tell func(
 	if tell != nil {
 		q.open.waiters = append(q.open.waiters, waiter{record, tell})
 	}
-	if q.open.entry.Len() >= q.maxBatch {
+	if q.records.Len() >= q.maxBatch {
 		q.seal()
 	}
 	q.changed.Broadcast()
 	return nil
 }
 
-// barrier calls tell when everything taken so far is in the log, which may be at once.
+// barrier calls tell when everything taken so far is in the log. That is at once when
+// nothing is under way, and also beyond the bound of the queue, where nobody may wait.
 func (q *batcher) barrier(tell func(outcome)) {
 	q.mu.Lock()
 	last := q.flying
 	if len(q.sealed) > 0 {
 		last = q.sealed[len(q.sealed)-1]
 	}
-	if q.open.entry.Records() > 0 {
+	if q.records.Records() > 0 {
 		last = q.open
+	}
+	if q.full() {
+		last = nil
 	}
 	if last != nil {
 		last.waiters = append(last.waiters, waiter{-1, tell})
+	}
+	if last != nil && last != q.open {
+		last.size += waiterBytes
+		q.bytes += waiterBytes
 	}
 	q.mu.Unlock()
 	if last == nil {
@@ -165,14 +182,17 @@ func (q *batcher) close() {
 	q.changed.Broadcast()
 }
 
-// queued is the size of all that is taken and not acknowledged. Under mu.
+// queued is the weight of all that is taken and not acknowledged. Under mu.
 func (q *batcher) queued() int {
 	n := q.bytes
-	if q.open.entry.Records() > 0 {
-		n += q.open.entry.Len()
+	if q.records.Records() > 0 {
+		n += q.open.weight(q.records.Len())
 	}
 	return n
 }
+
+// full reports that the reserve for requests is used up too. Under mu.
+func (q *batcher) full() bool { return q.queued() >= q.maxQueue+q.maxQueue/16 }
 
 // figures is what Stats shows of the queue.
 func (q *batcher) figures() (bytes, outstanding int) {
@@ -184,26 +204,18 @@ func (q *batcher) figures() (bytes, outstanding int) {
 	return q.queued(), outstanding
 }
 
-// seal closes the open batch. Under mu.
+// seal numbers and encodes the open batch, so that one that waits takes no more memory
+// than it counts for, and opens another. Under mu.
 func (q *batcher) seal() {
-	q.open.size = q.open.entry.Len()
-	q.bytes += q.open.size
-	q.sealed = append(q.sealed, q.open)
-	q.open = q.fresh()
+	b := q.open
+	q.number++
+	b.number, b.entry = q.number, q.records.Encode(q.number, micros(q.now()))
+	b.size = b.weight(len(b.entry))
+	q.bytes += b.size
+	q.sealed = append(q.sealed, b)
+	q.records.Reset()
+	q.open = &batch{}
 }
-
-// fresh gives an empty batch. Under mu, or before the batcher is shared.
-func (q *batcher) fresh() *batch {
-	if n := len(q.spare); n > 0 {
-		b := q.spare[n-1]
-		q.spare = q.spare[:n-1]
-		return b
-	}
-	return &batch{entry: fsm.NewBatch(q.session)}
-}
-
-// maxSpare bounds the memory kept for later batches, at about MaxBatch each.
-const maxSpare = 4
 
 // run proposes batches until the batcher is closed and empty, or ctx ends; then the
 // waiters of what is left are told so. The server's goroutine.
@@ -223,7 +235,7 @@ func (q *batcher) run(ctx context.Context) {
 func (q *batcher) take() *batch {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.sealed) == 0 && q.open.entry.Records() == 0 {
+	for len(q.sealed) == 0 && q.records.Records() == 0 {
 		if q.closed {
 			return nil
 		}
@@ -249,14 +261,12 @@ func (q *batcher) commit(ctx context.Context, b *batch) verdict {
 	if ctx.Err() != nil {
 		return verdict{err: errClosed}
 	}
-	q.number++
-	entry := b.entry.Encode(q.number, micros(q.now()))
 	began := time.Now()
 	pause := retryMin
 	for attempt := 1; ; attempt++ {
-		applied, err := q.propose(ctx, entry)
+		applied, err := q.propose(ctx, b.entry)
 		if err == nil {
-			q.stats.committed(len(entry), time.Since(began))
+			q.stats.committed(len(b.entry), time.Since(began))
 			return q.judge(ctx, applied, q.awaited(b))
 		}
 		if permanent(err) || ctx.Err() != nil {
@@ -264,8 +274,8 @@ func (q *batcher) commit(ctx context.Context, b *batch) verdict {
 		}
 		q.stats.retries.Add(1)
 		if attempt == 1 || attempt%64 == 0 {
-			q.logger.Warn("batch waits for the log", "number", q.number, "attempt", attempt,
-				"bytes", len(entry), "error", err)
+			q.logger.Warn("batch waits for the log", "number", b.number, "attempt", attempt,
+				"bytes", len(b.entry), "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -292,7 +302,7 @@ func (q *batcher) propose(ctx context.Context, entry []byte) (cluster.Applied, e
 // permanent tells the errors after which the entry is certain never to be applied and
 // trying again is pointless.
 func permanent(err error) bool {
-	return errors.Is(err, cluster.ErrTooLarge) || errors.Is(err, cluster.ErrStopped)
+	return errors.Is(err, cluster.ErrTooLarge) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrStopped)
 }
 
 // judge reads what the state machine said of an applied batch.
@@ -327,7 +337,7 @@ func (q *batcher) finish(b *batch, v verdict) {
 			q.logger.Debug("batch given up at shutdown", "records", len(b.ops), "operations", lost)
 		} else {
 			q.logger.Error("batch given up: its workers' streams show a gap until their next full sync",
-				"number", q.number, "records", len(b.ops), "operations", lost, "error", v.err)
+				"number", b.number, "records", len(b.ops), "operations", lost, "error", v.err)
 		}
 	case v.result.Duplicate:
 		q.stats.duplicates.Add(1)
@@ -343,11 +353,6 @@ func (q *batcher) finish(b *batch, v verdict) {
 	q.flying = nil
 	q.bytes -= b.size
 	waiters := b.waiters
-	b.entry.Reset()
-	b.ops, b.waiters, b.size = b.ops[:0], nil, 0
-	if len(q.spare) < maxSpare {
-		q.spare = append(q.spare, b)
-	}
 	q.changed.Broadcast()
 	q.mu.Unlock()
 

@@ -175,20 +175,61 @@ func TestBatcher_WaitsAtTheBound(t *testing.T) {
 	eventually(t, "queue is empty", func() bool { n, _ := q.figures(); return n == 0 })
 }
 
+// TestBatcher_CountsWhatItKeeps: a registration of a few bytes in the log keeps a
+// function and a message for its answer. A barrier keeps the same, and never waits
+// beyond the bound.
+func TestBatcher_CountsWhatItKeeps(t *testing.T) {
+	const bound, most = 64 << 10, (64<<10 + 4<<10) / waiterBytes
+	for name, fill := range map[string]func(*batcher) int{
+		"registrations": func(q *batcher) (kept int) {
+			for q.add(true, 0, register, func(outcome) {}) == nil {
+				kept++
+			}
+			return kept
+		},
+		"barriers": func(q *batcher) int {
+			var told atomic.Int64
+			for range 2 * most {
+				q.barrier(func(outcome) { told.Add(1) })
+			}
+			return 2*most - int(told.Load())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := newMemLog()
+			log.waiting = make(chan struct{}, 100)
+			resume := log.pause()
+			q := runBatcher(t, log, func(o *Options) { o.MaxBatch, o.MaxQueue = 4<<10, bound })
+			must(t, q.add(true, 0, register, nil))
+			<-log.waiting
+			if kept := fill(q); kept == 0 || kept > most {
+				t.Errorf("%d wait in a queue of %d bytes, want 1 to %d", kept, bound, most)
+			}
+			if n, _ := q.figures(); n < bound || n > waiterBytes*(most+2) {
+				t.Errorf("%d bytes counted, want about %d", n, waiterBytes*most)
+			}
+			resume()
+			eventually(t, "queue is empty", func() bool { n, _ := q.figures(); return n == 0 })
+		})
+	}
+}
+
 func TestBatcher_GivesUpWhatCanNeverBeApplied(t *testing.T) {
-	log := newMemLog()
-	q := runBatcher(t, log, nil)
-	await(t, q, register)
-	log.fail(func([]byte) (bool, error) { return false, cluster.ErrTooLarge })
-	if o := await(t, q, op(0)); !errors.Is(o.Err, cluster.ErrTooLarge) {
-		t.Fatalf("outcome %v, want %v", o.Err, cluster.ErrTooLarge)
-	}
-	log.fail(nil)
-	if o := await(t, q, op(1)); o.Err != nil {
-		t.Fatal(o.Err)
-	}
-	if got := q.stats.lostOps.Load(); got != 1 {
-		t.Errorf("%d operations counted as lost, want 1", got)
+	for i, never := range []error{cluster.ErrTooLarge, cluster.ErrInvalid} {
+		log := newMemLog()
+		q := runBatcher(t, log, nil)
+		await(t, q, register)
+		log.fail(func([]byte) (bool, error) { return false, never })
+		if o := await(t, q, op(0)); !errors.Is(o.Err, never) {
+			t.Fatalf("%d: outcome %v, want %v", i, o.Err, never)
+		}
+		log.fail(nil)
+		if o := await(t, q, op(1)); o.Err != nil {
+			t.Fatal(o.Err)
+		}
+		if got := q.stats.lostOps.Load(); got != 1 {
+			t.Errorf("%d operations counted as lost, want 1", got)
+		}
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 // Log takes entries into the replicated log.
 //
 // Errors: cluster.ErrNotLeader, ErrNoLeader and ErrUnknownOutcome, and those of ctx,
-// are tried again with the same entry; ErrStopped ends the batcher; any other is
-// tried again too, since an entry that may have been taken must not be given up.
+// are tried again with the same entry; after ErrTooLarge, ErrInvalid and ErrStopped
+// it is given up; any other is tried again too, since an entry that may have been taken must not be given up.
 type Log interface {
 	Propose(ctx context.Context, entry []byte) (cluster.Applied, error)
 }
@@ -68,9 +68,10 @@ type Options struct {
 	// MaxFrame is the size in bytes of the largest frame; libzmq drops the connection
 	// of who sends a larger one. Default 64 MiB: 1.6 million operations.
 	MaxFrame int64
-	// MaxQueue is the size in bytes, as encoded for the log, of what was taken and is
-	// not applied yet. At the bound PULL sockets are not read; requests have 1/16 of
-	// it on top. Default 64 MiB: 7 million operations.
+	// MaxQueue is the size in bytes, as encoded for the log and with what is kept to
+	// answer, of what was taken and is not applied yet. At the bound PULL sockets are
+	// not read; requests have 1/16 of it on top. Default 64 MiB: 7 million operations,
+	// or 240 000 registrations.
 	MaxQueue int
 	// MaxBatch is the size in bytes at which a batch is full. Default 256 KiB: above
 	// it throughput no longer grows, the latency of everything behind it does.
