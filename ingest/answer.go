@@ -48,7 +48,7 @@ func (s *Server) heartbeatOnly(m lmcache.Message, a ask) {
 // that is lost too the first heartbeat registers the worker.
 func (s *Server) register(m *lmcache.RegisterMsg, a ask) {
 	reg := registration(m, micros(s.opts.Now()))
-	s.notes.note(reg.WorkerRef, reg.At, false)
+	s.note(reg.WorkerRef, reg.At, false)
 	ret := &lmcache.RegisterRetMsg{}
 	if port := s.ports.Heartbeat; port != 0 {
 		url := heartbeatURL(s.opts.AdvertiseHost, s.opts.Host, s.ownIP, m.IP, port)
@@ -105,7 +105,7 @@ func (s *Server) deregistered(w registry.WorkerRef) func(outcome) {
 // lookup answers which peer holds most of the hashes, from the local state.
 func (s *Server) lookup(m *lmcache.BatchedP2PLookupMsg, a ask) {
 	asker := worker(m.InstanceID, m.WorkerID)
-	s.notes.note(asker, micros(s.opts.Now()), false)
+	s.note(asker, micros(s.opts.Now()), false)
 	layout := lmcache.P2PLayout{} // a miss
 	if len(m.Hashes) > 0 {
 		if hit, ok := s.opts.State.Registry().P2PLookup(asker, toKeys(nil, m.Hashes)); ok {
@@ -120,7 +120,7 @@ func (s *Server) syncStart(m *lmcache.FullSyncStartMsg, a ask) {
 	w := worker(m.InstanceID, m.WorkerID)
 	start := registry.SyncStart{Stream: registry.StreamRef{WorkerRef: w, Location: m.Location},
 		SyncID: m.SyncID, TotalKeys: m.TotalKeys, BatchCount: m.BatchCount, At: micros(s.opts.Now())}
-	s.notes.note(w, start.At, false)
+	s.note(w, start.At, false)
 	answer := func(accepted bool, reason string) lmcache.Message {
 		ret := &lmcache.FullSyncStartRetMsg{SyncID: start.SyncID, Accepted: accepted}
 		if !accepted {
@@ -157,7 +157,7 @@ func (s *Server) syncStart(m *lmcache.FullSyncStartMsg, a ask) {
 // until it hears that they are in.
 func (s *Server) syncStatus(m *lmcache.FullSyncStatusMsg, a ask) {
 	w := worker(m.InstanceID, m.WorkerID)
-	s.notes.note(w, micros(s.opts.Now()), false)
+	s.note(w, micros(s.opts.Now()), false)
 	answer := func() lmcache.Message {
 		st := s.opts.State.Registry().SyncStatus(w, m.SyncID)
 		return &lmcache.FullSyncStatusRetMsg{SyncID: m.SyncID, IsComplete: st.Complete, GlobalProgress: st.Progress,

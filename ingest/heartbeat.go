@@ -41,7 +41,7 @@ func (s *Server) heartbeat(m *lmcache.HeartbeatMsg, urgent bool, tell func(regis
 	}
 	reg := registration((*lmcache.RegisterMsg)(m), micros(s.opts.Now()))
 	reg.ByHeartbeat = true
-	s.notes.note(reg.WorkerRef, reg.At, true)
+	s.note(reg.WorkerRef, reg.At, true)
 	info, known := s.opts.State.Registry().Worker(reg.WorkerRef)
 	if known && sameAddress(info, reg) {
 		tell(true)

@@ -5,12 +5,30 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/kvctrl/kvctrl/fsm"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
-// maxNotes bounds the memory for who was heard between two leases. Names are the
-// senders' own; whom the registry does not know is left out of the lease.
+// maxNotes bounds the memory for who was heard between two leases: twice as many as
+// can be registered. Names are the senders' own; whom the registry does not know is
+// left out of the lease.
 const maxNotes = 1 << 17
+
+// note notes a sign of life. Any goroutine.
+//
+// A name that no worker can register under is not kept, however long. At the bound the
+// strangers go, so that invented names cannot make the workers look silent.
+func (s *Server) note(w registry.WorkerRef, at registry.Micros, heartbeat bool) {
+	if len(w.Instance) > fsm.MaxName || s.notes.note(w, at, heartbeat) {
+		return
+	}
+	reg := s.opts.State.Registry()
+	s.notes.put(slices.DeleteFunc(s.notes.take(), func(h registry.Heard) bool {
+		_, known := reg.Worker(h.WorkerRef)
+		return !known
+	}))
+	s.notes.note(w, at, heartbeat)
+}
 
 // notes remembers who was heard of since the last lease. Any message is life; a
 // heartbeat is noted apart because LMCache shows its time.
@@ -23,26 +41,28 @@ type notes struct {
 
 type times struct{ any, heartbeat registry.Micros }
 
-func (n *notes) note(w registry.WorkerRef, at registry.Micros, heartbeat bool) {
+// note reports whether there was room.
+func (n *notes) note(w registry.WorkerRef, at registry.Micros, heartbeat bool) bool {
 	t := times{any: at}
 	if heartbeat {
 		t.heartbeat = at
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.merge(w, t)
+	return n.merge(w, t)
 }
 
 // merge keeps the later times. Under mu.
-func (n *notes) merge(w registry.WorkerRef, t times) {
+func (n *notes) merge(w registry.WorkerRef, t times) bool {
 	old, known := n.heard[w]
 	if !known && len(n.heard) >= maxNotes {
-		return
+		return false
 	}
 	if n.heard == nil {
 		n.heard = make(map[registry.WorkerRef]times)
 	}
 	n.heard[w] = times{max(old.any, t.any), max(old.heartbeat, t.heartbeat)}
+	return true
 }
 
 // take hands over all notes, sorted.

@@ -77,7 +77,7 @@ func (p *puller) part(frame []byte, from string) {
 	switch m := m.(type) {
 	case *lmcache.BatchedKVOperationMsg:
 		w := worker(m.InstanceID, m.WorkerID)
-		s.notes.note(w, at, false)
+		s.note(w, at, false)
 		s.countOps(m.Operations)
 		err = p.runs.cut(registry.StreamRef{WorkerRef: w, Location: m.Location}, m.Operations, at, p.ops)
 	case *lmcache.KVAdmitMsg:
@@ -86,12 +86,12 @@ func (p *puller) part(frame []byte, from string) {
 		err = p.single(worker(m.InstanceID, m.WorkerID), m.Location, m.Key, lmcache.Evict, at)
 	case *lmcache.FullSyncBatchMsg:
 		w := worker(m.InstanceID, m.WorkerID)
-		s.notes.note(w, at, false)
+		s.note(w, at, false)
 		err = p.syncBatch(registry.SyncBatch{Stream: registry.StreamRef{WorkerRef: w, Location: m.Location},
 			SyncID: m.SyncID, BatchID: m.BatchID, At: at}, m.Keys)
 	case *lmcache.FullSyncEndMsg:
 		w := worker(m.InstanceID, m.WorkerID)
-		s.notes.note(w, at, false)
+		s.note(w, at, false)
 		end := registry.SyncEnd{Stream: registry.StreamRef{WorkerRef: w, Location: m.Location},
 			SyncID: m.SyncID, TotalKeys: m.ActualTotalKeys, At: at}
 		err = s.queue.add(false, 0, func(b *fsm.Batch) int { return b.SyncEnd(end) }, nil)
@@ -100,7 +100,7 @@ func (p *puller) part(frame []byte, from string) {
 		err = s.queue.add(false, 0, func(b *fsm.Batch) int { return b.Deregister(w, at) }, s.deregistered(w))
 	case *lmcache.RegisterMsg: // of LMCache up to 0.3.11: there is no answer
 		reg := registration(m, at)
-		s.notes.note(reg.WorkerRef, at, false)
+		s.note(reg.WorkerRef, at, false)
 		err = s.queue.add(false, 0, func(b *fsm.Batch) int { return b.Register(reg) }, s.registered(reg))
 	case *lmcache.HeartbeatMsg: // the same
 		err = s.heartbeat(m, false, nil)
@@ -139,7 +139,7 @@ func (p *puller) syncBatch(b registry.SyncBatch, keys []lmcache.Key) error {
 // single takes an event of LMCache up to 0.3.10: one operation without a number.
 func (p *puller) single(w registry.WorkerRef, location string, key lmcache.Key, kind lmcache.OpKind, at registry.Micros) error {
 	ops := []lmcache.KVOp{{Kind: kind, Key: key}}
-	p.s.notes.note(w, at, false)
+	p.s.note(w, at, false)
 	p.s.countOps(ops)
 	o := p.runs.run(registry.StreamRef{WorkerRef: w, Location: location}, ops, false, at)
 	o.Numbered = false
