@@ -65,8 +65,9 @@ type Options struct {
 	// ProposeTimeout bounds one attempt to propose a batch. Default 10s.
 	ProposeTimeout time.Duration
 
-	// MaxFrame is the size in bytes of the largest frame; libzmq drops the connection
-	// of who sends a larger one. Default 64 MiB: 1.6 million operations.
+	// MaxFrame is the size in bytes of the largest frame on PULL; libzmq drops the
+	// connection of who sends a larger one. Default 64 MiB: 1.6 million operations, as
+	// a worker sends when a large cache is cleared. See also maxQuestion.
 	MaxFrame int64
 	// MaxQueue is the size in bytes, as encoded for the log and with what is kept to
 	// answer, of what was taken and is not applied yet. At the bound PULL sockets are

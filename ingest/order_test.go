@@ -175,6 +175,29 @@ func TestPull_TooLargeFrame(t *testing.T) {
 	})
 }
 
+// TestRouter_TooLargeQuestion: a question is answered before the next one is read, so
+// its size is bounded; the largest that a prompt can need passes.
+func TestRouter_TooLargeQuestion(t *testing.T) {
+	r := start(t, nil)
+	lookup := func(hashes int) *lmcache.BatchedP2PLookupMsg {
+		m := &lmcache.BatchedP2PLookupMsg{InstanceID: "i", WorkerID: 1, Hashes: make([]lmcache.Key, hashes)}
+		for i := range m.Hashes {
+			m.Hashes[i] = lmcache.Key(1<<63 + uint64(i)) // 9 bytes each
+		}
+		return m
+	}
+	for _, c := range []*client{r.dealer(), r.heartbeat()} {
+		must(t, c.sock.SetRcvtimeo(50*time.Millisecond))
+		c.request(lookup(200_000))
+		if _, err := c.sock.RecvMessageBytes(0); err == nil {
+			t.Error("a question of 1.8 MB was answered")
+		}
+	}
+	if m := r.dealer().ask(lookup(100_000)); m.Type() != "BatchedP2PLookupRetMsg" {
+		t.Errorf("100 000 hashes were answered with %s", m.Type())
+	}
+}
+
 // TestComplaints_NameThePeer: the line about a bad frame says whose it is, on every
 // socket, and there is one line a minute.
 func TestComplaints_NameThePeer(t *testing.T) {

@@ -16,6 +16,10 @@ const (
 	deadlineTick = 50 * time.Millisecond
 	// readAtOnce is how many requests are taken before answers leave.
 	readAtOnce = 64
+	// maxQuestion is the size of the largest frame on a ROUTER. The largest question is
+	// a peer lookup: 116 000 hashes, a prompt of 30 million tokens. It is answered
+	// before the next one is read, whoever that is from.
+	maxQuestion = 1 << 20
 )
 
 // router owns one ROUTER socket. A request is [identity][delimiter][payload]; what

@@ -104,7 +104,7 @@ func (s *Server) openRouter(port int, name string, counts *socketCounters, handl
 	if port == 0 {
 		return 0, nil
 	}
-	sock, bound, err := listen(s.zctx, zmq.ROUTER, s.opts.Host, port, s.opts.MaxFrame, fmt.Sprintf("--monitor-ports %q", name))
+	sock, bound, err := listen(s.zctx, zmq.ROUTER, s.opts.Host, port, maxQuestion, fmt.Sprintf("--monitor-ports %q", name))
 	if err != nil {
 		return 0, err
 	}
