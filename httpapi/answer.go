@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"github.com/kvctrl/kvctrl/registry"
@@ -39,12 +38,11 @@ func (s *Server) writeText(w http.ResponseWriter, status int, text string) error
 	return nil
 }
 
-// write sends an answer. A client that does not take it is cut off.
+// write sends an answer.
 func (s *Server) write(w http.ResponseWriter, status int, contentType string, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opts.WriteTimeout)) // not every writer has one
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client has gone: nobody is left to tell
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,28 +25,21 @@ func (s *Server) withBody(w http.ResponseWriter, r *http.Request, f func(body []
 	if r.ContentLength > s.opts.MaxBody {
 		return s.bodyTooLarge()
 	}
-	reserve := r.ContentLength
-	if reserve < 0 {
-		reserve = s.opts.MaxBody
-	}
-	defer func() { s.bodies.Add(-reserve) }()
-	if total := s.bodies.Add(reserve); total > s.opts.MaxBodies {
-		return &problem{code: codeBusy, detail: fmt.Sprintf("requests of %d bytes are under way, the limit is %d: try again", total-reserve, s.opts.MaxBodies)}
-	}
+	in := &countedBody{from: http.MaxBytesReader(w, r.Body, s.opts.MaxBody), all: &s.bodies, most: s.opts.MaxBodies}
+	defer in.release()
 	buf := bodyPool.Get().(*bytes.Buffer)
 	defer func() {
 		if buf.Cap() <= keepBody {
-			buf.Reset()
 			bodyPool.Put(buf)
 		}
 	}()
 	buf.Reset()
-	if reserve > 0 && r.ContentLength > 0 {
-		buf.Grow(int(min(reserve, keepBody)) + bytes.MinRead)
-	}
-	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, s.opts.MaxBody))
+	_, err := buf.ReadFrom(in)
 	var tooLarge *http.MaxBytesError
+	var full *problem
 	switch {
+	case errors.As(err, &full):
+		return full
 	case errors.As(err, &tooLarge):
 		return s.bodyTooLarge()
 	case err != nil:
@@ -54,11 +48,30 @@ func (s *Server) withBody(w http.ResponseWriter, r *http.Request, f func(body []
 	// The deadline (track) is for the body alone: left standing it would cancel a command
 	// that takes longer, because net/http watches the connection meanwhile.
 	s.setReadDeadline(w, time.Time{})
-	// A body of unknown length had the largest one's place until now.
-	s.bodies.Add(int64(buf.Len()) - reserve)
-	reserve = int64(buf.Len())
 	return f(buf.Bytes())
 }
+
+// countedBody counts a body's bytes against the bound of all bodies: as they come and
+// not as they are announced, so that clients that announce much and send nothing keep
+// nobody out.
+type countedBody struct {
+	from io.Reader
+	all  *atomic.Int64
+	most int64
+	n    int64
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.from.Read(p)
+	b.n += int64(n)
+	if total := b.all.Add(int64(n)); n > 0 && total > b.most {
+		return n, &problem{code: codeBusy, closing: true, detail: fmt.Sprintf("requests of %d bytes are under way, the limit is %d: try again", total, b.most)}
+	}
+	return n, err
+}
+
+// release gives the place back: the body is not needed any more.
+func (b *countedBody) release() { b.all.Add(-b.n) }
 
 // setReadDeadline bounds what still comes from the client. A writer that has no deadline
 // has no network either.

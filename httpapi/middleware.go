@@ -26,7 +26,7 @@ func (s *Server) track(name string, h handler) http.Handler {
 	series := s.metrics.http.route(name)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		rec := &recorder{ResponseWriter: w}
+		rec := &recorder{ResponseWriter: w, timeout: s.opts.WriteTimeout}
 		defer func() { series.done(r.Method, rec.status, time.Since(began)) }()
 		r = r.WithContext(context.WithValue(r.Context(), routeKey{}, name))
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -62,22 +62,25 @@ func (s *Server) caught(w *recorder, r *http.Request) {
 	}
 }
 
-// recorder notes the status of an answer.
+// recorder notes the status of an answer, and bounds the time that the client takes to
+// receive it: one that does not is cut off.
 type recorder struct {
 	http.ResponseWriter
-	status int // 0: nothing sent yet
+	timeout time.Duration
+	status  int // 0: nothing sent yet
 }
 
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.timeout)) // not every writer has one
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *recorder) Write(b []byte) (int, error) {
 	if w.status == 0 {
-		w.status = http.StatusOK
+		w.WriteHeader(http.StatusOK)
 	}
 	return w.ResponseWriter.Write(b)
 }

@@ -266,6 +266,32 @@ func TestServer_BodyTimeout(t *testing.T) {
 	}
 }
 
+// TestServer_SlowReadersAreCutOff: whoever asks and never reads the answer, whatever
+// was asked.
+func TestServer_SlowReadersAreCutOff(t *testing.T) {
+	for _, path := range []string{"/metrics", "/env/", "/openapi.json"} {
+		r := newRig(t, func(o *Options) { o.WriteTimeout = 50 * time.Millisecond })
+		r.serve()
+		conn, err := net.Dial("tcp", r.s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		// Pipelined requests until the answers fill what the kernel buffers. The server
+		// then hangs up, and writing fails.
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		request := []byte(strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n", 100))
+		for err == nil {
+			_, err = conn.Write(request)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: a client that reads nothing is not cut off", path)
+		}
+	}
+}
+
 func TestServer_BodyLimits(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.MaxBody, o.MaxBodies = 1024, 2048 })
 	big := `{"tokens":[` + strings.Repeat("1,", 1024) + `1]}`
@@ -291,6 +317,32 @@ func TestServer_BodyLimits(t *testing.T) {
 	if n := r.s.bodies.Load(); n != 0 {
 		t.Errorf("%d bytes are still reserved", n)
 	}
+}
+
+// TestServer_AnnouncedBodiesKeepNobodyOut: what counts is what has come.
+func TestServer_AnnouncedBodiesKeepNobodyOut(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.MaxBody, o.MaxBodies = 1024, 2048 })
+	r.serve()
+	for range 8 {
+		conn, err := net.Dial("tcp", r.s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /lookup HTTP/1.1\r\nHost: x\r\nContent-Length: 1024\r\n\r\n{")
+		chunked, err := net.Dial("tcp", r.s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer chunked.Close()
+		fmt.Fprintf(chunked, "POST /lookup HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
+	}
+	for deadline := time.Now().Add(10 * time.Second); r.s.bodies.Load() < 16; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes have come, want 16", r.s.bodies.Load())
+		}
+	}
+	want(t, r.post("/lookup", `{"tokens":[1]}`), 200, "")
 }
 
 func TestServer_PanicIsA500(t *testing.T) {
