@@ -87,10 +87,6 @@ func (p *pending) await(r *request, deadline time.Time, late func() []byte) {
 func (p *pending) resolve(r *request, answer []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.resolveLocked(r, answer)
-}
-
-func (p *pending) resolveLocked(r *request, answer []byte) bool {
 	if r.answered {
 		return false
 	}
@@ -134,21 +130,24 @@ func (p *pending) take(dst []reply) []reply {
 // expire answers the requests whose deadline has passed, and returns how many.
 func (p *pending) expire(now time.Time) int {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	n, kept := 0, p.waiting[:0]
+	var due []func()
+	kept := p.waiting[:0]
 	for _, r := range p.waiting {
-		switch {
+		switch late := r.late; {
 		case r.answered:
 		case r.deadline.After(now):
 			kept = append(kept, r)
 		default:
-			p.resolveLocked(r, r.late())
-			n++
+			due = append(due, func() { p.resolve(r, late()) })
 		}
 	}
 	clear(p.waiting[len(kept):])
 	p.waiting = kept
-	return n
+	p.mu.Unlock()
+	for _, answer := range due { // not under mu: it may ask the registry
+		answer()
+	}
+	return len(due)
 }
 
 // awaiting reports whether a request may have a deadline.

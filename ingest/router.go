@@ -92,12 +92,17 @@ func (r *router) run() error {
 				return err
 			}
 		} else if r.pending.len() == 0 || time.Now().UnixNano() >= ended {
-			return nil
+			break
 		}
 	}
+	// Who still waits is answered without the log: a worker that hears nothing on its
+	// registration stays mute for good, and no later process has its request.
+	r.s.stats.late.Add(uint64(r.pending.expire(r.s.opts.Now().Add(max(r.s.opts.LogPatience, statusPatience)))))
+	return r.send()
 }
 
-// stop makes run return when all requests are answered, or after grace. Any goroutine.
+// stop makes run return when all requests are answered, after grace without the log.
+// Any goroutine.
 func (r *router) stop(grace time.Duration) {
 	r.ended.Store(time.Now().Add(grace).UnixNano())
 	r.wake.Wake()

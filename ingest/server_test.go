@@ -379,9 +379,18 @@ func TestServer_StopWithoutALogIsBounded(t *testing.T) {
 	r := start(t, func(o *Options) { o.DrainTimeout = 50 * time.Millisecond })
 	r.log.pause()
 	r.push().parts(opsMsg("i", "L", 0, 1, 2, 3))
-	eventually(t, "it is taken", func() bool { return r.s.Stats().Admits == 3 })
+	workers := []*client{r.dealer(), r.dealer(), r.dealer()}
+	for _, d := range workers {
+		d.request(registerMsg("i"))
+	}
+	eventually(t, "all is taken", func() bool { st := r.s.Stats(); return st.Admits == 3 && st.Reply.Active == 3 })
 	must(t, r.s.Close())
 	if st := r.s.Stats(); st.LostOperations != 3 {
 		t.Errorf("%d operations counted as lost, want 3", st.LostOperations)
+	}
+	for i, d := range workers { // without an answer they would stay mute for good
+		if m := d.answer(); m.Type() != "RegisterRetMsg" {
+			t.Errorf("registration %d was answered with %s", i, m.Type())
+		}
 	}
 }
