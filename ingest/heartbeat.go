@@ -89,7 +89,8 @@ func (s *Server) commands(w registry.WorkerRef) []lmcache.HeartbeatCommand {
 		_, wanted := reg.SyncWanted(w)
 		return wanted
 	}
-	if !s.slots.ask(w, s.opts.Now(), reg.Totals().SyncingWorkers, wants) {
+	syncing := func() int { return reg.Totals().SyncingWorkers }
+	if !s.slots.ask(w, s.opts.Now(), syncing, wants) {
 		return nil
 	}
 	s.stats.syncs.Add(1)

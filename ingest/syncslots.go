@@ -11,6 +11,10 @@ import (
 // up to 5 s by themselves first, and a lost command is given again meanwhile.
 const slotTime = 30 * time.Second
 
+// fullTime is for how long nobody looks again after all slots were taken: a look goes
+// through all workers, and after a loss of state each of them asks at every heartbeat.
+const fullTime = time.Second
+
 // syncSlots decides which workers that owe a full sync are told so now: a syncing
 // engine stores nothing for seconds, so only max of them sync at the same time.
 //
@@ -24,17 +28,23 @@ type syncSlots struct {
 
 	mu    sync.Mutex
 	asked map[registry.WorkerRef]time.Time
+	full  time.Time // until then
 }
 
-// ask reports whether to tell w now. syncing is the number of workers that sync;
-// wants reports whether a worker still owes a sync that has not begun.
-func (s *syncSlots) ask(w registry.WorkerRef, now time.Time, syncing int, wants func(registry.WorkerRef) bool) bool {
+// ask reports whether to tell w now. syncing counts the workers that sync; wants
+// reports whether a worker still owes a sync that has not begun.
+func (s *syncSlots) ask(w registry.WorkerRef, now time.Time, syncing func() int, wants func(registry.WorkerRef) bool) bool {
 	s.mu.Lock()
+	if _, ok := s.asked[w]; !ok && now.Before(s.full) {
+		s.mu.Unlock()
+		return false
+	}
 	candidates := make([]registry.WorkerRef, 0, len(s.asked))
 	for other := range s.asked {
 		candidates = append(candidates, other)
 	}
 	s.mu.Unlock()
+	taken := syncing()
 	var started []registry.WorkerRef
 	for _, other := range candidates {
 		if !wants(other) {
@@ -47,7 +57,6 @@ func (s *syncSlots) ask(w registry.WorkerRef, now time.Time, syncing int, wants 
 	for _, other := range started {
 		delete(s.asked, other)
 	}
-	taken := syncing
 	for other, at := range s.asked {
 		switch age := now.Sub(at); {
 		case age >= 2*slotTime:
@@ -62,6 +71,7 @@ func (s *syncSlots) ask(w registry.WorkerRef, now time.Time, syncing int, wants 
 		return now.Sub(at) < slotTime
 	}
 	if taken >= s.max {
+		s.full = now.Add(fullTime)
 		return false
 	}
 	if s.asked == nil {
