@@ -138,7 +138,8 @@ type leasePlan struct {
 //
 // Heard: who is registered. Expired: with a timeout, who was not heard of for longer
 // than it, by the registry's word, this lease's, and since the term began. A worker
-// that has never said anything counts from its registration.
+// that has never said anything counts from its registration. Nobody is suspect before
+// the term is as old as the silence that makes one so.
 //
 // A lease is also the clock by which the registry flags the silent and gives up syncs,
 // so there is one, if an empty one, when somebody's silence has grown too long, and at
@@ -154,6 +155,9 @@ func (p leasePlan) lease() (registry.Lease, bool) {
 		silence = registry.DefaultSuspectAfter
 	}
 	lease := registry.Lease{At: p.Now, SuspectAfter: p.SuspectAfter, SyncTimeout: p.SyncTimeout}
+	if p.Now-p.Since <= silence { // there may have been nobody to talk to before
+		silence, lease.SuspectAfter = -1, -1
+	}
 	due := p.Syncing
 	for _, w := range p.Workers {
 		t, wasHeard := heard[w.WorkerRef]

@@ -33,6 +33,7 @@ func TestLeasePlan(t *testing.T) {
 		heard   []registry.Heard
 		expired []registry.WorkerRef
 		none    bool
+		spared  bool // nobody becomes suspect by this lease
 	}{
 		{name: "nothing heard, nothing expires: no entry", none: true,
 			plan: leasePlan{Now: 1000 * sec, Workers: workers{info("a", 0, 0)}}},
@@ -75,6 +76,13 @@ func TestLeasePlan(t *testing.T) {
 		{name: "not again", none: true, plan: leasePlan{Now: 100 * sec, Workers: workers{suspect(beats(info("a", 0, 0)))}}},
 		{name: "not by heartbeats it never sent", none: true, plan: leasePlan{Now: 100 * sec, Workers: workers{info("a", 0, 0)}}},
 		{name: "the period can be set", plan: leasePlan{Now: 100 * sec, SuspectAfter: 10 * sec, Workers: workers{beats(info("a", 0, 89*sec))}}},
+		{name: "nobody is suspect while the term is younger than that", none: true, spared: true,
+			plan: leasePlan{Now: 1000 * sec, Since: 940 * sec, Workers: workers{beats(info("a", 0, 0))}}},
+		{name: "not by a lease that is for others either", spared: true,
+			plan:  leasePlan{Now: 1000 * sec, Since: 940 * sec, Workers: workers{beats(info("a", 0, 0)), info("b", 0, 0)}, Heard: []registry.Heard{heard("b", 999*sec, 0)}},
+			heard: []registry.Heard{heard("b", 999*sec, 0)}},
+		{name: "and then by its silence",
+			plan: leasePlan{Now: 1001 * sec, Since: 940 * sec, Workers: workers{beats(info("a", 0, 0))}}},
 		{name: "or switched off", none: true, plan: leasePlan{Now: 1e6 * sec, SuspectAfter: -1, Workers: workers{beats(info("a", 0, 0))}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -85,7 +93,11 @@ func TestLeasePlan(t *testing.T) {
 			if !reflect.DeepEqual(lease.Heard, tt.heard) || !reflect.DeepEqual(lease.Expired, tt.expired) {
 				t.Errorf("heard %v, expired %v, want %v and %v", lease.Heard, lease.Expired, tt.heard, tt.expired)
 			}
-			if lease.At != tt.plan.Now || lease.SuspectAfter != tt.plan.SuspectAfter || lease.SyncTimeout != tt.plan.SyncTimeout {
+			suspectAfter := tt.plan.SuspectAfter
+			if tt.spared {
+				suspectAfter = -1
+			}
+			if lease.At != tt.plan.Now || lease.SuspectAfter != suspectAfter || lease.SyncTimeout != tt.plan.SyncTimeout {
 				t.Errorf("lease %+v does not carry the plan's time and periods", lease)
 			}
 		})
