@@ -21,6 +21,9 @@ type httpMetrics struct {
 	underWay  prometheus.GaugeFunc
 	bodies    prometheus.GaugeFunc
 	maxBodies prometheus.GaugeFunc
+	conns     prometheus.GaugeFunc
+	maxConns  prometheus.GaugeFunc
+	refused   prometheus.CounterFunc
 }
 
 func newHTTPMetrics(s *Server) *httpMetrics {
@@ -31,13 +34,16 @@ func newHTTPMetrics(s *Server) *httpMetrics {
 			Buckets: []float64{.00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}}, []string{"route"}),
 		panics:    prometheus.NewCounter(prometheus.CounterOpts{Name: "kvctrl_http_panics_total", Help: "Requests that ended in a fault of ours."}),
 		underWay:  prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kvctrl_http_requests_under_way", Help: "Requests being handled."}, func() float64 { return float64(s.requests.waiting()) }),
-		bodies:    prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kvctrl_http_body_bytes", Help: "Bytes reserved for the bodies of requests under way."}, func() float64 { return float64(s.bodies.Load()) }),
+		bodies:    prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kvctrl_http_body_bytes", Help: "Bytes of the bodies of requests under way."}, func() float64 { return float64(s.bodies.Load()) }),
 		maxBodies: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kvctrl_http_body_max_bytes", Help: "Bound of those bytes; beyond it requests are answered 503."}, func() float64 { return float64(s.opts.MaxBodies) }),
+		conns:     prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kvctrl_http_connections", Help: "Connections of clients."}, func() float64 { return float64(s.conns.open.Load()) }),
+		maxConns:  prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kvctrl_http_max_connections", Help: "Bound of those; one more is closed at once."}, func() float64 { return float64(s.conns.max) }),
+		refused:   prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "kvctrl_http_connections_refused_total", Help: "Connections closed at that bound."}, func() float64 { return float64(s.conns.refused.Load()) }),
 	}
 }
 
 func (m *httpMetrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.seconds, m.panics, m.underWay, m.bodies, m.maxBodies}
+	return []prometheus.Collector{m.requests, m.seconds, m.panics, m.underWay, m.bodies, m.maxBodies, m.conns, m.maxConns, m.refused}
 }
 
 func (m *httpMetrics) Describe(ch chan<- *prometheus.Desc) {

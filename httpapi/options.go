@@ -80,6 +80,11 @@ type Options struct {
 	// 256 MiB and two of MaxBody); beyond it 503. Tokens take up to five times as much.
 	MaxBodies int64
 
+	// MaxConns bounds the connections of clients (8192; an idle one takes 23 KB and a
+	// file descriptor); one more is closed at once. Keep it well below the process's
+	// limit of open files.
+	MaxConns int
+
 	// WorkerDeadline is the executor's own deadline for a worker's answer (30 s), from
 	// which the longest wait for a command's outcome follows.
 	WorkerDeadline time.Duration
@@ -108,12 +113,16 @@ type Options struct {
 	Now func() time.Time
 }
 
+// DefaultMaxConns is the bound of connections where files are not scarcer.
+const DefaultMaxConns = 8192
+
 func (o Options) withDefaults() Options {
 	setDefault(&o.Addr, "0.0.0.0:9000")
 	setDefault(&o.Hash, hashAuto)
 	setDefault(&o.ChunkSize, lmcache.DefaultChunkSize)
 	setDefault(&o.MaxBody, 32<<20)
 	setDefault(&o.MaxBodies, max(256<<20, 2*o.MaxBody))
+	setDefault(&o.MaxConns, DefaultMaxConns)
 	setDefault(&o.WorkerDeadline, 30*time.Second)
 	setDefault(&o.ReadWait, 10*time.Second)
 	setDefault(&o.HeaderTimeout, 10*time.Second)
@@ -157,6 +166,7 @@ func (o Options) Validate() error {
 	need(o.TLSClientCA == "" || o.TLSCert != "", "TLS client authority %q without a certificate of our own", o.TLSClientCA)
 	need(o.MaxBody >= 1024, "largest body %d bytes: want at least 1024", o.MaxBody)
 	need(o.MaxBodies >= o.MaxBody, "bytes of all bodies %d: want at least the largest body, %d", o.MaxBodies, o.MaxBody)
+	need(o.MaxConns > 0, "largest number of connections %d: want at least 1", o.MaxConns)
 	need(o.MaxHeaderBytes >= 4096, "largest headers %d bytes: want at least 4096", o.MaxHeaderBytes)
 	for _, d := range []struct {
 		name string

@@ -36,7 +36,8 @@ type Server struct {
 	life     context.Context
 	endLife  context.CancelFunc
 	requests gate         // handlers under way
-	bodies   atomic.Int64 // bytes reserved for bodies
+	bodies   atomic.Int64 // bytes of bodies under way
+	conns    connections
 
 	closeOnce sync.Once
 	closeErr  error
@@ -52,7 +53,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: o, log: o.Logger, hash: hash, page: newPage(o.Version)}
+	s := &Server{opts: o, log: o.Logger, hash: hash, page: newPage(o.Version), conns: connections{max: int64(o.MaxConns)}}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.routes = s.routeTable()
 	s.openapi = openAPI(s.routes, o.Version)
@@ -63,6 +64,7 @@ func New(o Options) (*Server, error) {
 		ReadHeaderTimeout: o.HeaderTimeout,
 		IdleTimeout:       o.IdleTimeout,
 		MaxHeaderBytes:    o.MaxHeaderBytes,
+		ConnState:         s.conns.track,
 		ErrorLog:          o.Logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 		BaseContext:       func(net.Listener) context.Context { return s.life },
 	}

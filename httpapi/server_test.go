@@ -345,6 +345,59 @@ func TestServer_AnnouncedBodiesKeepNobodyOut(t *testing.T) {
 	want(t, r.post("/lookup", `{"tokens":[1]}`), 200, "")
 }
 
+// TestServer_ConnectionsAreBounded: at the bound one more is closed at once, and taken
+// again once there is room.
+func TestServer_ConnectionsAreBounded(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.MaxConns = 3 })
+	r.serve()
+	alive := func() (net.Conn, error) {
+		conn, err := net.Dial("tcp", r.s.Addr())
+		if err != nil {
+			return nil, err
+		}
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			return nil, err
+		}
+		fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			conn.Close()
+			return nil, err
+		}
+		defer resp.Body.Close()
+		return conn, nil
+	}
+	var held []net.Conn
+	for range 3 {
+		conn, err := alive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		held = append(held, conn)
+	}
+	if _, err := alive(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the fourth connection: %v", err)
+	}
+	body := r.get("/metrics").Body.String()
+	for _, line := range []string{"kvctrl_http_max_connections 3", "kvctrl_http_connections_refused_total 1"} {
+		if !strings.Contains(body, line+"\n") {
+			t.Errorf("no line %s", line)
+		}
+	}
+	held[0].Close()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		conn, err := alive()
+		if err == nil {
+			conn.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no connection after one has gone: %v", err)
+		}
+	}
+}
+
 func TestServer_PanicIsA500(t *testing.T) {
 	r := newRig(t)
 	r.exec.do = func(context.Context, executor.Command) (registry.Event, error) { panic("a bug") }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -89,7 +90,7 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		Addr: net.JoinHostPort(c.Host, strconv.Itoa(c.Port)), TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSClientCA: c.TLSCA,
 		Node: node, State: state, Executor: exec, Ingest: workers,
 		Hash: c.Hash, HashSeeds: c.HashSeeds, ChunkSize: c.ChunkSize,
-		MaxBody: c.MaxBody, WorkerDeadline: c.WorkerDeadline, Environ: osEnviron(), Version: version, Logger: log.Named("http"),
+		MaxBody: c.MaxBody, MaxConns: maxConns(), WorkerDeadline: c.WorkerDeadline, Environ: osEnviron(), Version: version, Logger: log.Named("http"),
 	})
 	if err != nil {
 		return err
@@ -153,6 +154,16 @@ func zmqPorts(ports []int) []int {
 		out[i] = p
 	}
 	return out
+}
+
+// maxConns leaves at least half of the files that the process may open to the log, the
+// snapshots and the workers.
+func maxConns() int {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return httpapi.DefaultMaxConns
+	}
+	return int(max(min(files.Cur/2, httpapi.DefaultMaxConns), 1))
 }
 
 // advertisedURL is where others reach this replica's REST.
