@@ -133,8 +133,8 @@ func (s *sender) run(ctx context.Context) error {
 			}
 		}
 		for {
-			parts := s.take()
-			if len(parts) == 0 {
+			parts, more := s.take()
+			if !more {
 				break
 			}
 			if err := s.send(ctx, parts); err != nil {
@@ -159,11 +159,12 @@ func (s *sender) full() bool {
 }
 
 // take removes the next messages from the queue, encoded. Operations of a location
-// share a batch of up to batchOps; a message closes the batches before it.
-func (s *sender) take() [][]byte {
+// share a batch of up to batchOps; a message closes the batches before it. more is
+// false when there was nothing to take; what is lost on the way was.
+func (s *sender) take() (parts [][]byte, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var parts [][]byte
+	more = len(s.queue) > 0
 	open := make(map[string]*lmcache.BatchedKVOperationMsg)
 	var order []*lmcache.BatchedKVOperationMsg
 	flush := func() {
@@ -204,9 +205,9 @@ func (s *sender) take() [][]byte {
 		s.sent.Lost++
 	}
 	s.sent.Messages += uint64(len(parts))
-	s.sending = len(parts) > 0 || len(s.queue) > 0
+	s.sending = more
 	s.idle.Broadcast()
-	return parts
+	return parts, more
 }
 
 // send hands one ZeroMQ message to the socket, whose queue may be full for as long as
