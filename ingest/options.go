@@ -78,7 +78,8 @@ type Options struct {
 	// it throughput no longer grows, the latency of everything behind it does.
 	MaxBatch int
 	// MaxPending is how many requests of one ROUTER socket may be unanswered; at the
-	// bound the socket is not read. Default 4096.
+	// bound the socket is not read, and who waits in it for longer than its own
+	// patience stays mute. Default 65 536: all workers that can be registered.
 	MaxPending int
 
 	// Now is the clock. Default time.Now.
@@ -97,7 +98,7 @@ func (o Options) withDefaults() Options {
 	def(&o.MaxFrame, 64<<20)
 	def(&o.MaxQueue, 64<<20)
 	def(&o.MaxBatch, 256<<10)
-	def(&o.MaxPending, 4096)
+	def(&o.MaxPending, 1<<16)
 	if o.Now == nil {
 		o.Now = time.Now
 	}

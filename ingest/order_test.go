@@ -110,6 +110,21 @@ func TestRouter_StopsReadingAtTheBound(t *testing.T) {
 	}
 }
 
+// TestRouter_AWholeFleetRegistersWithoutTheLog: however many come while there is no
+// log, none is left in the socket, where its patience would run out unseen.
+func TestRouter_AWholeFleetRegistersWithoutTheLog(t *testing.T) {
+	const workers = 10_000
+	r := start(t, nil)
+	resume := r.log.pause()
+	d := r.dealer()
+	for i := range workers {
+		d.request(registerMsg(fmt.Sprint(i)))
+	}
+	eventually(t, "all are taken", func() bool { return r.s.Stats().Reply.Active == workers })
+	resume()
+	eventually(t, "all are registered", func() bool { return r.log.Registry().Totals().Workers == workers })
+}
+
 // TestRouter_AskerIsGone: answers to a closed connection are counted and hold up nobody.
 func TestRouter_AskerIsGone(t *testing.T) {
 	r := start(t, nil)
