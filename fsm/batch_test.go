@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -82,12 +83,11 @@ func sameRecord(a, b any) bool {
 }
 
 func TestBatch_RoundTrip(t *testing.T) {
-	var b *Batch // used again from case to case: what a batch says does not depend on what it said
+	// used again from case to case: what a batch says does not depend on what it said
+	batches := map[registry.SessionID]*Batch{sampleSession: NewBatch(sampleSession), {}: NewBatch(registry.SessionID{})}
 	rapid.Check(t, func(t *rapid.T) {
-		session := registry.SessionID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "session"))
-		if b == nil || b.session != session {
-			b = NewBatch(session)
-		}
+		session := rapid.SampledFrom([]registry.SessionID{sampleSession, {}}).Draw(t, "session")
+		b := batches[session]
 		b.Reset()
 		records := drawRecords(t)
 		for i, r := range records {
@@ -120,6 +120,41 @@ func TestBatch_RoundTrip(t *testing.T) {
 			t.Fatalf("decoded, but Check says %v", err)
 		}
 	})
+}
+
+// A stream's number is one batch's: after Reset it is given anew.
+func TestBatch_ResetForgetsStreams(t *testing.T) {
+	b := NewBatch(sampleSession)
+	b.Ops(registry.Ops{Stream: streamB})
+	b.Ops(registry.Ops{Stream: streamA})
+	b.Reset()
+	b.Ops(registry.Ops{Stream: streamA})
+	dec, err := Decode(b.Encode(1, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := dec.Value.(WorkerBatch).Records[0].(registry.Ops).Stream; got != streamA {
+		t.Errorf("stream %+v, want %+v", got, streamA)
+	}
+}
+
+// What encoder and decoder keep between entries has a bound.
+func TestDictionary_KeepsLittle(t *testing.T) {
+	var d dictionary
+	var in interner
+	for i := range 2 * maxInterned {
+		name := strconv.Itoa(i)
+		d.name(name)
+		if in.string([]byte(name)) != name {
+			t.Fatalf("%q came back as another text", name)
+		}
+	}
+	if n := len(in.strings); n > maxInterned {
+		t.Errorf("%d texts remembered, want at most %d", n, maxInterned)
+	}
+	if d.reset(); d.names.ids != nil {
+		t.Errorf("the map of %d names is kept for the next entry", 2*maxInterned)
+	}
 }
 
 func someKeys(n int) []registry.Key {

@@ -203,6 +203,25 @@ func TestFSM_StopsAtWhatItCannotApply(t *testing.T) {
 	}
 }
 
+// Entries sweep away, a little each, what died with a holder.
+func TestFSM_EntriesSweep(t *testing.T) {
+	f, _ := newFSM(t)
+	b := NewBatch(sampleSession)
+	b.Register(registry.Registration{WorkerRef: workerA, At: sampleAt})
+	b.Ops(registry.Ops{Stream: streamA, Keys: someKeys(10_000), At: sampleAt})
+	f.Apply(command(1, b.Encode(1, sampleAt)))
+	b.Reset()
+	b.Deregister(workerA, sampleAt)
+	f.Apply(command(2, b.Encode(2, sampleAt)))
+	first := f.Registry().Totals().DeadSlots
+	for i := range uint64(10) {
+		f.Apply(command(3+i, EncodeRemoveMember("n")))
+	}
+	if last := f.Registry().Totals().DeadSlots; first == 0 || last != 0 {
+		t.Errorf("%d dead entries when the worker left, %d after ten entries, want some and none", first, last)
+	}
+}
+
 // A panic below is a bug of ours; the FSM must not go on as if nothing had been.
 func TestFSM_StopsAtPanic(t *testing.T) {
 	var logged bytes.Buffer

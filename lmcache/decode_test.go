@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"runtime"
 	"slices"
@@ -208,6 +209,7 @@ func TestDecode_Allocation(t *testing.T) {
 		"extra_config":      "\x82\xa4type\xaeRegisterRetMsg\xacextra_config\xdf\xff\xff\xff\xff\xa0",
 		"extra_config, bad": "\x82\xa4type\xaeRegisterRetMsg\xacextra_config\xdf\x00\x01\x00\x00" + strings.Repeat("\xa0", 1<<17-1) + "\x01",
 		"layout_info, long": "\x82\xa4type\xb6BatchedP2PLookupRetMsg\xablayout_info\xdd\x00\x01\x00\x00" + strings.Repeat("\x94\xa0\xa0\x00\xa0", 1<<16),
+		"worker_infos":      "\x82\xa4type\xb5QueryWorkerInfoRetMsg\xacworker_infos\xdd\x00\x01\x00\x00" + strings.Repeat("\x01", 1<<16),
 		"message":           "\xdf\xff\xff\xff\xff\xa4type\xa8ErrorMsg",
 		"string":            "\x82\xa4type\xa8ErrorMsg\xa5error\xdb\xff\xff\xff\xff",
 		"json":              `{"type":"LookupMsg","event_id":"","tokens":[` + strings.Repeat("1,", 1<<16) + `1]}`,
@@ -284,6 +286,25 @@ func TestDecode_OperationForms(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestDecode_SeqBeyondInt64: the keys count, on both ways through the decoder.
+func TestDecode_SeqBeyondInt64(t *testing.T) {
+	const op = "\x83\xa7op_type\xa5admit\xa3key\x07\xa7seq_num\xcf\xff\xff\xff\xff\xff\xff\xff\xff"
+	frame := "\x85\xa4type\xb5BatchedKVOperationMsg\xabinstance_id\xa1i\xa9worker_id\x00\xa8location\xa1L\xaaoperations\x93" + op + op + op
+	m, err := Decode([]byte(frame))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, got := range m.(*BatchedKVOperationMsg).Operations {
+		if want := (KVOp{Key: 7, Seq: math.MaxInt64}); got != want {
+			t.Errorf("operation %d: %+v, want %+v", i, got, want)
+		}
+	}
+	frame = "\x86\xa4type\xaaKVAdmitMsg\xabinstance_id\xa1i\xa9worker_id\x00\xa3key\x07\xa8location\xa1L\xa7seq_num\xcf\xff\xff\xff\xff\xff\xff\xff\xff"
+	if m, err = Decode([]byte(frame)); err != nil || m.(*KVAdmitMsg).SeqNum != math.MaxInt64 {
+		t.Errorf("single admit: %+v, %v", m, err)
 	}
 }
 

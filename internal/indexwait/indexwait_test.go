@@ -117,6 +117,20 @@ func TestMark_Fail(t *testing.T) {
 	})
 }
 
+// A waiter whose context ends at the moment of Fail has been taken out already.
+func TestMark_FailThenLeave(t *testing.T) {
+	var m Mark
+	w, err := m.enlist(t.Context(), 3)
+	if w == nil || err != nil {
+		t.Fatalf("enlist = %v, %v", w, err)
+	}
+	m.Fail(errors.New("stopped"))
+	m.delist(w)
+	if n := m.waiting(); n != 0 {
+		t.Errorf("%d wait after Fail", n)
+	}
+}
+
 func TestMark_StepBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m Mark
