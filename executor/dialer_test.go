@@ -1,7 +1,10 @@
 package executor
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -69,6 +72,38 @@ func TestDo_AddressByNameAndFamily(t *testing.T) {
 		if _, err := w.exec.Do(within(t, wait), clearOf(ip)); err != nil {
 			t.Errorf("%s: %v", ip, err)
 		}
+	}
+}
+
+// Something else listens at the worker's address: it gets no request.
+func TestDo_AddressOfSomethingElse(t *testing.T) {
+	w := newWorld(t, Options{Deadline: 300 * time.Millisecond})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan int, 1)
+	go func() {
+		defer close(got)
+		for total := 0; ; {
+			conn, err := l.Accept()
+			if err != nil {
+				got <- total
+				return
+			}
+			sent, _ := io.ReadAll(conn) // until the executor hangs up
+			conn.Close()
+			total += bytes.Count(sent, []byte("ClearWorkerMsg"))
+		}
+	}()
+	w.registerAt("i", "127.0.0.1", int64(l.Addr().(*net.TCPAddr).Port))
+	ev, err := w.exec.Do(within(t, wait), clearOf("i"))
+	if !isA[*CommandError](err) || err.(*CommandError).Cause != CauseUnreachable || !strings.Contains(ev.Detail, "does not speak ZeroMQ") {
+		t.Errorf("%+v, %v", ev, err)
+	}
+	l.Close()
+	if n := <-got; n != 0 {
+		t.Errorf("it was sent the request %d times", n)
 	}
 }
 

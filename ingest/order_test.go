@@ -113,7 +113,7 @@ func TestRouter_StopsReadingAtTheBound(t *testing.T) {
 // TestRouter_AWholeFleetRegistersWithoutTheLog: however many come while there is no
 // log, none is left in the socket, where its patience would run out unseen.
 func TestRouter_AWholeFleetRegistersWithoutTheLog(t *testing.T) {
-	const workers = 10_000
+	const workers = 5_000
 	r := start(t, nil)
 	resume := r.log.pause()
 	d := r.dealer()
