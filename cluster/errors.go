@@ -35,6 +35,8 @@ var (
 	// ErrDiskSpace is what OnFatal is told, and Open returns, when free disk space
 	// is under the floor.
 	ErrDiskSpace = errors.New("too little disk space")
+	// ErrOptions is returned by Open for options that cannot be.
+	ErrOptions = errors.New("cluster options")
 	// ErrDataDir is returned by Open for a directory that it cannot or must not use.
 	ErrDataDir = errors.New("data directory")
 	// ErrDamaged is returned by Open, beside ErrDataDir, when log or snapshots cannot

@@ -188,7 +188,7 @@ func (o Options) Validate() error {
 	if len(faults) == 0 {
 		return nil
 	}
-	return fmt.Errorf("cluster options: %w", errors.Join(faults...))
+	return fmt.Errorf("%w: %w", ErrOptions, errors.Join(faults...))
 }
 
 func unspecified(host string) bool {

@@ -56,8 +56,11 @@ func listen(zctx *zmq.Context, kind zmq.Type, host string, port int, maxFrame in
 	if err != nil {
 		sock.Close()
 		hint := ""
-		if zmq.AsErrno(err) == zmq.EADDRINUSE {
+		switch zmq.AsErrno(err) {
+		case zmq.EADDRINUSE:
 			hint = ": stop whoever has it or choose another port"
+		case zmq.EADDRNOTAVAIL, zmq.Errno(syscall.ENODEV): // the latter of a name that has no address
+			hint = ": --host is no address of this machine"
 		}
 		return nil, 0, fmt.Errorf("bind %s (%s): %w%s", endpoint, flag, err, hint)
 	}

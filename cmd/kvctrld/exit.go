@@ -3,7 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"syscall"
+
+	zmq "github.com/pebbe/zmq4"
 
 	"github.com/kvctrl/kvctrl/cluster"
 	"github.com/kvctrl/kvctrl/fsm"
@@ -38,10 +41,31 @@ func exitOf(err error) error {
 		code = exitStorage
 	case errors.Is(err, cluster.ErrDataDir):
 		code = exitDataDir
-	case errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, cluster.ErrOptions):
+		return configError(err)
+	case cannotListen(err):
 		code = exitAddress
 	}
 	return &exitError{code: code, err: err}
+}
+
+// cannotListen reports whether an address is in use, not ours, or nobody's. libzmq's
+// numbers are those of the system and no syscall.Errno.
+func cannotListen(err error) bool {
+	var (
+		listen *net.OpError
+		bind   zmq.Errno
+	)
+	switch {
+	case errors.As(err, &listen):
+		return listen.Op == "listen"
+	case errors.As(err, &bind):
+		switch syscall.Errno(bind) {
+		case syscall.EADDRINUSE, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.ENODEV:
+			return true
+		}
+	}
+	return false
 }
 
 // configError marks a fault of the command line or the configuration.

@@ -73,11 +73,15 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 	}
 	var session registry.SessionID
 	rand.Read(session[:])
-	workers := ingest.New(ingest.Options{
+	ingestOptions := ingest.Options{
 		Log: node, State: state, Session: session,
 		Host: c.Host, PullPorts: zmqPorts(c.PullPorts), ReplyPort: c.ReplyPort, HeartbeatPort: c.HeartbeatPort,
 		AdvertiseHost: c.AdvertiseHost, MaxSyncs: c.MaxSyncs, Logger: log.Named("ingest"),
-	})
+	}
+	if err := ingestOptions.Validate(); err != nil {
+		return configError(err)
+	}
+	workers := ingest.New(ingestOptions)
 	if c.HeartbeatPort == 0 {
 		log.Warn("no heartbeat port: workers will send no heartbeats, so their losses are seen and not repaired")
 	}
@@ -93,9 +97,12 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		MaxBody: c.MaxBody, MaxConns: maxConns(), WorkerDeadline: c.WorkerDeadline, Environ: osEnviron(), Version: version, Logger: log.Named("http"),
 	})
 	if err != nil {
-		return err
+		return configError(err)
 	}
 	if err := rest.Open(); err != nil {
+		if !cannotListen(err) { // the certificate, then
+			err = configError(err)
+		}
 		return err
 	}
 	defer rest.Close(context.Background())
