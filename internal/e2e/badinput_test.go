@@ -43,11 +43,11 @@ func TestBadInput(t *testing.T) {
 		{"heartbeat", func(t *testing.T, b *badBench) { badRouter(t, b, "heartbeat", b.r.HeartbeatAddr()) }},
 		{"tcp", badTCP},
 		{"peer", badPeer},
-		{"slow", badSlow},
 		{"start", badStart},
 		{"datadir", badDataDir},
 		{"damage", badDamage},
 		{"disk", badDisk},
+		{"slow", badSlow}, // last: by now the slow have waited long
 	}
 	ran := 0
 	for _, g := range groups {
