@@ -17,6 +17,10 @@ import (
 // maxAnswer bounds what the client reads of an answer.
 const maxAnswer = 256 << 20
 
+// errNoAnswer is returned when a replica may have taken a request and its answer did
+// not come: what was asked for may happen.
+var errNoAnswer = errors.New("no answer")
+
 // client speaks REST to any of several replicas.
 type client struct {
 	addrs []string
@@ -57,11 +61,10 @@ func newClient(addrs string, timeout time.Duration) (*client, error) {
 	return c, nil
 }
 
-// call sends a request to the first replica that can be reached and returns the
-// body of a success. A request that a replica may have taken is not sent to
-// another one unless repeating it is harmless: reads, and commands, which carry
-// their event id.
-func (c *client) call(ctx context.Context, method, path string, body any, repeatable bool) ([]byte, error) {
+// call sends a request to the first replica that can be reached and returns the body
+// of a success. The next one is asked although the one before may have taken the
+// request: repeating it must be harmless.
+func (c *client) call(ctx context.Context, method, path string, body any) ([]byte, error) {
 	var payload []byte
 	if body != nil {
 		var err error
@@ -80,7 +83,7 @@ func (c *client) call(ctx context.Context, method, path string, body any, repeat
 			return nil, err
 		}
 		faults = append(faults, fmt.Errorf("%s: %w", addr, err))
-		if ctx.Err() != nil || !(repeatable || neverSent(err)) {
+		if ctx.Err() != nil {
 			break
 		}
 	}
@@ -97,12 +100,12 @@ func (c *client) send(ctx context.Context, method, target string, payload []byte
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, c.unanswered(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
+		return nil, c.unanswered(err)
 	}
 	if resp.StatusCode/100 == 2 {
 		return body, nil
@@ -110,7 +113,24 @@ func (c *client) send(ctx context.Context, method, target string, payload []byte
 	return nil, readAnswerError(resp.StatusCode, body)
 }
 
-// readAnswerError takes the words out of an error body: {"detail": text or list}.
+// unanswered puts a failed exchange into words. The address is the caller's to say.
+func (c *client) unanswered(err error) error {
+	var where *url.Error
+	var timeout net.Error
+	if errors.As(err, &where) {
+		err = where.Err
+	}
+	switch {
+	case neverSent(err):
+		return err
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("%w within %s", errNoAnswer, c.http.Timeout)
+	}
+	return fmt.Errorf("%w: %w", errNoAnswer, err)
+}
+
+// readAnswerError takes the words out of an error body: {"detail": text}, or of a 422
+// {"detail": [{"loc": [...], "msg": text}, ...]}.
 func readAnswerError(status int, body []byte) error {
 	var e struct {
 		Detail json.RawMessage `json:"detail"`
@@ -121,13 +141,25 @@ func readAnswerError(status int, body []byte) error {
 		out.code = e.Code
 		out.detail = string(e.Detail)
 		var words string
-		if json.Unmarshal(e.Detail, &words) == nil {
+		var faults []struct {
+			Loc []any  `json:"loc"`
+			Msg string `json:"msg"`
+		}
+		switch {
+		case json.Unmarshal(e.Detail, &words) == nil:
 			out.detail = words
+		case json.Unmarshal(e.Detail, &faults) == nil:
+			var each []string
+			for _, f := range faults {
+				each = append(each, strings.TrimSpace(fmt.Sprintln(f.Loc...))+": "+f.Msg)
+			}
+			out.detail = strings.Join(each, "; ")
 		}
 	}
 	if out.detail == "" {
 		out.detail = http.StatusText(status)
 	}
+	out.detail = printable(out.detail)
 	return out
 }
 

@@ -85,14 +85,19 @@ func TestVerbs(t *testing.T) {
 		{"move", []string{"move", "a", "b/L", "--tokens", "5", "--copy"}, "/move", done,
 			`"new_position":["b","L"],"old_position":["a","LocalCPUBackend"],"should_copy":true,"tokens":[5]`, []string{"moved 512"}},
 		{"own event id", []string{"clear", "i", "--event-id", "mine"}, "/clear", done, `"event_id":"mine"`, nil},
+		{"lookup of an age", []string{"lookup", "--tokens", "1", "--max-staleness", "250ms"}, "/lookup", `{"layout_info":{}}`, `/lookup?max_staleness=250ms `, nil},
+		{"lookup of what is committed", []string{"lookup", "--tokens", "1", "--consistency", "linearizable"}, "/lookup", `{"layout_info":{}}`, `/lookup?consistency=linearizable `, nil},
 		{"health", []string{"health", "i"}, "/health", `{"error_codes":{"0":0,"1":-1001}}`, `"instance_id":"i"`, []string{"1       -1001"}},
+		{"health by rank", []string{"health", "i"}, "/health", `{"error_codes":{"10":0,"2":0}}`, `"i"`, []string{"2       0\n10      0"}},
 		{"health of nobody", []string{"health", "i"}, "/health", `{"error_codes":{}}`, `"i"`, []string{`instance "i" is not known`}},
 		{"check-finish", []string{"check-finish", "E1"}, "/check_finish", `{"status":"done"}`, `"event_id":"E1"`, []string{"done"}},
 		{"workers", []string{"workers", "a b"}, "/controller/workers", `{"workers":[{"instance_id":"a b","worker_id":1,"ip":"1.2.3.4","port":5,"peer_init_url":null,"registration_time":0.5,"key_count":7}]}`,
 			"instance_id=a+b", []string{"a b", "1.2.3.4:5", "1970-01-01T00:00:00.500Z", "7"}},
 		{"instances", []string{"instances"}, "/instances", `{"instances":[{"instance_id":"i","workers":[{"worker_id":0,"liveness":"alive","sync_state":"none","locations":[{"location":"L","key_count":3,"gaps":1,"lossy":true}]},{"worker_id":1,"liveness":"suspect"}]}]}`,
 			"GET", []string{"alive", "yes", "suspect"}},
-		{"events", []string{"events"}, "/events", `{"events":[{"event_id":"E1","kind":"clear","status":"done","num_tokens":5,"created_us":1000}]}`, "GET", []string{"E1", "done", "1970-01-01T00:00:00.001Z"}},
+		{"events", []string{"events"}, "/events", `{"events":[{"event_id":"E1","kind":"clear","status":"done","num_tokens":5,"created_us":1000,"source":{"instance_id":"i","location":"L"}}]}`, "GET", []string{"E1", "clear", "i/L ", "done", "1970-01-01T00:00:00.001Z"}},
+		{"a move", []string{"events"}, "/events", `{"events":[{"event_id":"E1","kind":"move","source":{"instance_id":"a","location":"L"},"destination":{"instance_id":"b","location":"M"}}]}`, "GET", []string{"a/L -> b/M"}},
+		{"names that are commands to a terminal", []string{"events"}, "/events", `{"events":[{"event_id":"a\nb\tc\u001b[31m \"d\" é"}]}`, "GET", []string{`a\nb\tc\x1b[31m "d" é `}},
 		{"one event", []string{"events", "E1"}, "/events/E1", `{"event_id":"E1","kind":"clear","status":"partial","detail":"words","workers":[{"instance_id":"i","worker_id":0,"status":"failed","error":"why"}]}`,
 			"GET", []string{"partial", "words", "why"}},
 		{"snapshot", []string{"snapshot"}, "/admin/snapshot", `{"last_snapshot_index":9}`, "POST", []string{"index 9"}},
@@ -171,6 +176,34 @@ func TestClient_NextAddress(t *testing.T) {
 	}
 }
 
+// TestClient_Words: what went wrong is said once, and in words.
+func TestClient_Words(t *testing.T) {
+	dead := deadAddr(t)
+	if _, _, errs := kvctrld("status", "--addr", dead); strings.Count(errs, strings.TrimPrefix(dead, "http://")) != 2 { // ours and the dialler's
+		t.Errorf("nobody there: %q", errs)
+	}
+	bad := startReplica(t, 422, map[string]string{"/lookup": `{"detail":[{"type":"missing","loc":["query","max_staleness"],"msg":"Field required","input":null},{"type":"int_type","loc":["body","tokens",0],"msg":"Not so\u001b[2J","input":null}]}`})
+	if code, _, errs := kvctrld("lookup", "--tokens", "1", "--addr", bad.URL); code != 1 || errs != "kvctrld: "+"query max_staleness: Field required; body tokens 0: Not so\\x1b[2J (422)\n" {
+		t.Errorf("exit %d, %q", code, errs)
+	}
+	hold := make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hold }))
+	defer slow.Close()
+	defer close(hold)
+	// One that certainly did nothing does not change that the other may have.
+	away := startReplica(t, 503, map[string]string{"/clear": `{"detail":"no leader","code":"no_leader"}`})
+	if _, _, errs := kvctrld("clear", "i", "--timeout", "50ms", "--addr", slow.URL+","+away.URL); !strings.Contains(errs, "it may still be carried out") {
+		t.Errorf("%q", errs)
+	}
+	if _, _, errs := kvctrld("clear", "i", "--addr", dead+","+away.URL); strings.Contains(errs, "carried out") {
+		t.Errorf("%q", errs)
+	}
+	code, _, errs := kvctrld("clear", "i", "--event-id", "mine", "--timeout", "50ms", "--addr", slow.URL)
+	if code != 1 || errs != "kvctrld: event \"mine\": "+slow.URL+": no answer within 50ms: it may still be carried out: kvctrld events tells\n" {
+		t.Errorf("exit %d, %q", code, errs)
+	}
+}
+
 func TestStatus_NoLeaderIsAFailure(t *testing.T) {
 	r := startReplica(t, 200, map[string]string{"/admin/status": `{"leader":{"node_id":"","url":""},"nodes":[]}`})
 	for _, args := range [][]string{{"status"}, {"status", "--json"}} {
@@ -191,11 +224,13 @@ func TestCommandLine_Faults(t *testing.T) {
 		{[]string{"lookup", "--tokens", "0..99999999"}, 2, "more than"},
 		{[]string{"lookup", "--tokens", "@/nonexistent"}, 2, "nonexistent"},
 		{[]string{"lookup", "--tokens", "[1,"}, 2, "tokens"},
-		{[]string{"lookup"}, 1, "tokens"},
+		{[]string{"lookup"}, 2, "\"tokens\" not set; see kvctrld lookup --help"},
+		{[]string{"move", "a", "--tokens", "1"}, 2, "received 1"},
+		{[]string{"status", "extra"}, 2, "extra"},
 		{[]string{"serve", "--nope"}, 2, "--nope"},
 		{[]string{"serve", "prot=1"}, 2, `unknown setting "prot"; the nearest is "port"`},
 		{[]string{"simulate", "--pull", "a,b"}, 2, "want one of each"},
-		{[]string{"nonsense"}, 1, "nonsense"},
+		{[]string{"nonsense"}, 2, "nonsense"},
 	} {
 		code, _, errs := kvctrld(tt.args...)
 		if code != tt.code || !strings.Contains(errs, tt.text) {

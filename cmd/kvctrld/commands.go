@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -47,8 +48,11 @@ func (o *order) run(cmd *cobra.Command, path, prefix, done string, body map[stri
 		body["tokens"] = t
 	}
 	answer, err := o.call(cmd, "POST", path, body)
-	if err != nil {
-		return fmt.Errorf("event %s: %w", o.eventID, err)
+	switch {
+	case errors.Is(err, errNoAnswer):
+		return fmt.Errorf("event %q: %w: it may still be carried out: kvctrld events tells", o.eventID, err)
+	case err != nil:
+		return fmt.Errorf("event %q: %w", o.eventID, err)
 	}
 	return show(&o.remote, cmd, answer, func(w io.Writer, v struct {
 		Event  string `json:"event_id"`

@@ -34,19 +34,31 @@ func (e *exitError) Unwrap() error { return e.err }
 // see exit.go.
 func runWith(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
+	began := false // a command's own work, which cobra reaches once its line is right
+	for _, cmd := range root.Commands() {
+		if work := cmd.RunE; work != nil {
+			cmd.RunE = func(cmd *cobra.Command, args []string) error {
+				began = true
+				return work(cmd, args)
+			}
+		}
+	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
+	}
+	if !began {
+		err = &exitError{code: exitConfig, err: fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	}
 	fmt.Fprintln(stderr, "kvctrld:", err)
 	var exit *exitError
 	if errors.As(err, &exit) {
 		return exit.code
 	}
-	return 1
+	return exitFailed
 }
 
 func newRoot() *cobra.Command {
@@ -56,9 +68,6 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &exitError{code: 2, err: fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
-	})
 	root.AddCommand(newServe(), newVersion(), newSimulate())
 	root.AddCommand(newStatus())
 	root.AddCommand(newReads()...)

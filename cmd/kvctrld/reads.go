@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,6 +56,7 @@ func (h *hits) UnmarshalJSON(b []byte) error {
 func newLookup() *cobra.Command {
 	var r remote
 	var tokens, instance, consistency string
+	var staleness time.Duration
 	cmd := &cobra.Command{
 		Use:   "lookup --tokens 1,2,3 | 0..1023 | @FILE | -",
 		Short: "which instances hold the beginning of a prompt",
@@ -67,7 +70,14 @@ func newLookup() *cobra.Command {
 			if instance != "" {
 				body["instance_id"] = instance
 			}
-			answer, err := r.call(cmd, "POST", "/lookup?consistency="+url.QueryEscape(consistency), body)
+			query := url.Values{} // what goes with what is the server's to say
+			if cmd.Flags().Changed("consistency") {
+				query.Set("consistency", consistency)
+			}
+			if cmd.Flags().Changed("max-staleness") {
+				query.Set("max_staleness", staleness.String())
+			}
+			answer, err := r.call(cmd, "POST", "/lookup?"+query.Encode(), body)
 			if err != nil {
 				return err
 			}
@@ -88,7 +98,8 @@ func newLookup() *cobra.Command {
 	r.flags(cmd)
 	cmd.Flags().StringVar(&tokens, "tokens", "", "the prompt's token ids")
 	cmd.Flags().StringVar(&instance, "instance", "", "answer for this instance only")
-	cmd.Flags().StringVar(&consistency, "consistency", "stale", "stale, bounded or linearizable")
+	cmd.Flags().StringVar(&consistency, "consistency", "stale", "stale, bounded (with --max-staleness) or linearizable")
+	cmd.Flags().DurationVar(&staleness, "max-staleness", 0, "oldest state to answer from, such as 250ms; means --consistency bounded")
 	must(cmd.MarkFlagRequired("tokens"))
 	return cmd
 }
@@ -105,14 +116,14 @@ func newHealth() *cobra.Command {
 				return err
 			}
 			return show(&r, cmd, answer, func(w io.Writer, v struct {
-				Codes map[string]int64 `json:"error_codes"`
+				Codes map[int64]int64 `json:"error_codes"`
 			}) {
 				if len(v.Codes) == 0 {
 					row(w, fmt.Sprintf("instance %q is not known", args[0]))
 					return
 				}
 				row(w, "WORKER", "CODE")
-				for _, k := range sortedKeys(v.Codes) {
+				for _, k := range slices.Sorted(maps.Keys(v.Codes)) {
 					row(w, k, v.Codes[k])
 				}
 			})
@@ -230,6 +241,21 @@ func newInstances() *cobra.Command {
 	return cmd
 }
 
+// place is an instance's location.
+type place struct {
+	Instance string `json:"instance_id"`
+	Location string `json:"location"`
+}
+
+// on is what a command acts on.
+func (e event) on() string {
+	on := e.Source.Instance + "/" + e.Source.Location
+	if e.Dest != (place{}) {
+		on += " -> " + e.Dest.Instance + "/" + e.Dest.Location
+	}
+	return on
+}
+
 // event is what /events says of a command.
 type event struct {
 	ID      string `json:"event_id"`
@@ -238,6 +264,8 @@ type event struct {
 	Tokens  int64  `json:"num_tokens"`
 	Detail  string `json:"detail"`
 	Created int64  `json:"created_us"`
+	Source  place  `json:"source"`
+	Dest    place  `json:"destination"` // of a move
 	Workers []struct {
 		Instance string `json:"instance_id"`
 		Worker   int64  `json:"worker_id"`
@@ -262,9 +290,9 @@ func newEvents() *cobra.Command {
 				return show(&r, cmd, answer, func(w io.Writer, v struct {
 					Events []event `json:"events"`
 				}) {
-					row(w, "CREATED", "EVENT", "STATUS", "TOKENS", "DETAIL")
+					row(w, "CREATED", "EVENT", "COMMAND", "ON", "STATUS", "TOKENS", "DETAIL")
 					for _, e := range v.Events {
-						row(w, clock(e.Created), e.ID, e.Status, e.Tokens, e.Detail)
+						row(w, clock(e.Created), e.ID, e.Kind, e.on(), e.Status, e.Tokens, e.Detail)
 					}
 				})
 			}
@@ -273,7 +301,11 @@ func newEvents() *cobra.Command {
 				return err
 			}
 			return show(&r, cmd, answer, func(w io.Writer, e event) {
-				row(w, e.ID, e.Kind, e.Status, e.Detail)
+				row(w, fmt.Sprintf("%s: %s on %s is %s, %d tokens", e.ID, e.Kind, e.on(), e.Status, e.Tokens))
+				if e.Detail != "" {
+					row(w, e.Detail)
+				}
+				row(w)
 				row(w, "INSTANCE", "WORKER", "STATUS", "TOKENS", "ERROR")
 				for _, x := range e.Workers {
 					row(w, x.Instance, x.Worker, x.Status, x.Tokens, x.Error)

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 )
@@ -29,13 +32,14 @@ func (r *remote) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&r.json, "json", false, "print the answer's raw body")
 }
 
-// read asks with GET or a POST that changes nothing.
+// call asks the replicas. Every request may be repeated: reads change nothing, commands
+// carry their event id, and a snapshot more does no harm.
 func (r *remote) call(cmd *cobra.Command, method, path string, body any) ([]byte, error) {
 	c, err := newClient(r.addr, r.timeout)
 	if err != nil {
 		return nil, &exitError{code: 2, err: err}
 	}
-	return c.call(cmd.Context(), method, path, body, true)
+	return c.call(cmd.Context(), method, path, body)
 }
 
 // show prints the raw body, or hands the decoded answer to print.
@@ -59,7 +63,17 @@ func row(w io.Writer, cells ...any) {
 		if i > 0 {
 			fmt.Fprint(w, "\t")
 		}
-		fmt.Fprint(w, c)
+		fmt.Fprint(w, printable(fmt.Sprint(c)))
 	}
 	fmt.Fprintln(w)
+}
+
+// printable escapes what would break a table or reach the terminal as a command: names
+// are what workers and callers chose.
+func printable(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return s
+	}
+	quoted := strconv.QuoteToGraphic(s)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
