@@ -37,7 +37,7 @@ func newHTTPMetrics(s *Server) *httpMetrics {
 		bodies:    prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kvctrl_http_body_bytes", Help: "Bytes of the bodies of requests under way."}, func() float64 { return float64(s.bodies.Load()) }),
 		maxBodies: prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kvctrl_http_body_max_bytes", Help: "Bound of those bytes; beyond it requests are answered 503."}, func() float64 { return float64(s.opts.MaxBodies) }),
 		conns:     prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kvctrl_http_connections", Help: "Connections of clients."}, func() float64 { return float64(s.conns.open.Load()) }),
-		maxConns:  prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kvctrl_http_max_connections", Help: "Bound of those; one more is closed at once."}, func() float64 { return float64(s.conns.max) }),
+		maxConns:  prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kvctrl_http_connections_max", Help: "Bound of those; one more is closed at once."}, func() float64 { return float64(s.conns.max) }),
 		refused:   prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "kvctrl_http_connections_refused_total", Help: "Connections closed at that bound."}, func() float64 { return float64(s.conns.refused.Load()) }),
 	}
 }

@@ -39,7 +39,7 @@ func ingestMetrics() []metric {
 				}
 			}},
 		count("kvctrl_ingest_batches_total", "Batches acknowledged by the log.", func(x ingest.Stats) uint64 { return x.Batches }),
-		count("kvctrl_ingest_batch_bytes_total", "Bytes of those.", func(x ingest.Stats) uint64 { return x.BatchBytes }),
+		count("kvctrl_ingest_batch_bytes_total", "Bytes of the batches acknowledged by the log.", func(x ingest.Stats) uint64 { return x.BatchBytes }),
 		one("kvctrl_ingest_last_commit_seconds", "Time from first attempt to acknowledgement of the latest batch.", gauge, func(s *sample) float64 { return s.ingest.LastCommit.Seconds() }),
 		count("kvctrl_ingest_retries_total", "Attempts to propose a batch after its first.", func(x ingest.Stats) uint64 { return x.Retries }),
 		count("kvctrl_ingest_duplicate_batches_total", "Batches of which an earlier attempt had been applied.", func(x ingest.Stats) uint64 { return x.Duplicates }),

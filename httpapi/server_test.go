@@ -380,7 +380,7 @@ func TestServer_ConnectionsAreBounded(t *testing.T) {
 		t.Errorf("the fourth connection: %v", err)
 	}
 	body := r.get("/metrics").Body.String()
-	for _, line := range []string{"kvctrl_http_max_connections 3", "kvctrl_http_connections_refused_total 1"} {
+	for _, line := range []string{"kvctrl_http_connections_max 3", "kvctrl_http_connections_refused_total 1"} {
 		if !strings.Contains(body, line+"\n") {
 			t.Errorf("no line %s", line)
 		}
