@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/kvctrl/kvctrl/lmcache"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -23,11 +24,11 @@ type Command struct {
 	// EventID is the caller's own id, or empty for one made here. The same id again
 	// returns the first event's outcome and sends nothing.
 	EventID string
-	Source  registry.Target // the instance and location to act on
-	Dest    registry.Target // of a move
-	Method  string          // of compress and decompress
-	Tokens  *[]int64        // nil is sent as nil; clear sends none
-	Copy    bool            // of a move: leave the source's chunks
+	Source  registry.Target  // the instance and location to act on
+	Dest    registry.Target  // of a move
+	Method  string           // of compress and decompress
+	Tokens  *[]lmcache.Token // nil is sent as nil; clear sends none
+	Copy    *bool            // of a move: leave the source's chunks; nil is sent as nil, and means false
 	// Deadline bounds the wait for each worker's answer; 0 is the executor's own.
 	Deadline time.Duration
 	// Detach makes Do return once the event is in the log.
@@ -60,7 +61,7 @@ func (c *Command) validate() error {
 	return nil
 }
 
-func (c *Command) tokens() []int64 {
+func (c *Command) tokens() []lmcache.Token {
 	if c.Tokens == nil {
 		return nil
 	}
@@ -73,7 +74,7 @@ func (c *Command) fingerprint() [16]byte {
 	h := sha256.New()
 	text(h, string(c.Kind), c.Source.Instance, c.Source.Location, c.Dest.Instance, c.Dest.Location, c.Method)
 	flags := byte(0)
-	if c.Copy {
+	if c.Copy != nil && *c.Copy {
 		flags |= 1
 	}
 	if c.Tokens != nil {
@@ -81,7 +82,7 @@ func (c *Command) fingerprint() [16]byte {
 	}
 	buf := []byte{flags}
 	for _, t := range c.tokens() {
-		buf = binary.LittleEndian.AppendUint64(buf, uint64(t))
+		buf = t.Append(buf)
 	}
 	h.Write(buf)
 	return [16]byte(h.Sum(nil)[:16])

@@ -26,7 +26,8 @@ func TestDo_EveryRankGetsItsMessage(t *testing.T) {
 	w := newWorld(t, Options{})
 	ranks := w.fleet("a", say(512), say(512))
 	w.fleet("b", say(1), say(1))
-	tokens := &[]int64{1, 2, 3}
+	list := lmcache.TokensOf(1, 2, 3)
+	tokens := &list
 	source, dest := registry.Target{Instance: "a", Location: "LocalCPUBackend"}, registry.Target{Instance: "b", Location: "L2"}
 	yes := true
 	for _, tt := range []struct {
@@ -51,7 +52,7 @@ func TestDo_EveryRankGetsItsMessage(t *testing.T) {
 			func(id string, _ int) lmcache.Message {
 				return &lmcache.DecompressWorkerMsg{WorkerEventID: id, Method: "m", Location: "LocalCPUBackend"}
 			}},
-		{Command{Kind: registry.CommandMove, Source: source, Dest: dest, Tokens: tokens, Copy: true}, "Move", "MoveWorker%d",
+		{Command{Kind: registry.CommandMove, Source: source, Dest: dest, Tokens: tokens, Copy: &yes}, "Move", "MoveWorker%d",
 			func(id string, rank int) lmcache.Message {
 				return &lmcache.MoveWorkerMsg{WorkerEventID: id, OldPosition: "LocalCPUBackend", NewPosition: [2]string{fmt.Sprintf("peer-b-%d", rank), "L2"}, Tokens: tokens, Copy: &yes}
 			}},

@@ -66,7 +66,7 @@ func plan(r *registry.Registry, c *Command, eventID string) ([]task, error) {
 				OldPosition:   c.Source.Location,
 				NewPosition:   [2]string{*dest[i].PeerInitURL, c.Dest.Location},
 				Tokens:        c.Tokens,
-				Copy:          &c.Copy,
+				Copy:          c.Copy,
 			}
 		default:
 			panic(fmt.Sprintf("bug: no message for command %q", c.Kind))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kvctrl/kvctrl/executor"
+	"github.com/kvctrl/kvctrl/lmcache"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -49,11 +50,15 @@ func (s *Server) move(w http.ResponseWriter, r *http.Request) error {
 	return s.command(w, r, bodyMove, func(vs values) (executor.Command, error) {
 		tokens, err := commandTokens(vs[moveTokens])
 		keep := vs[moveShouldCopy]
-		if !keep.present {
-			keep = vs[moveCopy]
+		if old := vs[moveCopy]; !keep.present && old.present {
+			keep = old
+		}
+		var copies *bool // null goes to the worker as null
+		if !keep.null {
+			copies = &keep.boolean
 		}
 		from, to := vs[moveOld].pair, vs[moveNew].pair
-		return executor.Command{Kind: registry.CommandMove, EventID: vs[moveEvent].str, Tokens: tokens, Copy: keep.boolean,
+		return executor.Command{Kind: registry.CommandMove, EventID: vs[moveEvent].str, Tokens: tokens, Copy: copies,
 			Source: registry.Target{Instance: from[0], Location: from[1]},
 			Dest:   registry.Target{Instance: to[0], Location: to[1]}}, err
 	})
@@ -61,16 +66,18 @@ func (s *Server) move(w http.ResponseWriter, r *http.Request) error {
 
 // commandTokens gives the tokens as a worker gets them: left out they are an empty
 // list, null is null.
-func commandTokens(v value) (*[]int64, error) {
-	switch {
-	case v.beyond:
-		return nil, &senselessError{"a token beyond 64 bits: no worker could have stored it"}
-	case v.null:
+func commandTokens(v value) (*[]lmcache.Token, error) {
+	if v.null {
 		return nil, nil
-	case !v.present:
-		return &[]int64{}, nil
 	}
-	return &v.ints, nil
+	tokens := lmcache.TokensOf(v.ints...)
+	for i, n := range v.large {
+		if !n.IsUint64() {
+			return nil, &senselessError{"a token beyond 64 bits: no worker could have stored it"}
+		}
+		tokens[i] = lmcache.LargeTokenOf(n.Uint64())
+	}
+	return &tokens, nil
 }
 
 // command reads a command, has it carried out and answers with its outcome.

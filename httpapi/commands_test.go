@@ -12,17 +12,17 @@ import (
 
 	"github.com/kvctrl/kvctrl/cluster"
 	"github.com/kvctrl/kvctrl/executor"
+	"github.com/kvctrl/kvctrl/lmcache"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
 // TestCommand_Reading: what a body and its query become.
 func TestCommand_Reading(t *testing.T) {
-	tokens := func(ts ...int64) *[]int64 {
-		if ts == nil {
-			ts = []int64{}
-		}
+	tokens := func(ids ...int64) *[]lmcache.Token {
+		ts := lmcache.TokensOf(ids...)
 		return &ts
 	}
+	yes, no := true, false
 	cpu := registry.Target{Instance: "a", Location: "LocalCPUBackend"}
 	for _, c := range []struct {
 		target, body string
@@ -43,13 +43,15 @@ func TestCommand_Reading(t *testing.T) {
 		{"/compress", `{"instance_id":"a","method":"m","location":"LocalCPUBackend","tokens":null}`, executor.Command{Kind: registry.CommandCompress, Method: "m", Source: cpu}},
 		{"/decompress", `{"instance_id":"a","method":"m","location":"LocalCPUBackend","tokens":[3]}`, executor.Command{Kind: registry.CommandDecompress, Method: "m", Source: cpu, Tokens: tokens(3)}},
 		{"/move", `{"old_position":["a","LocalCPUBackend"],"new_position":["literal","local_cpu"]}`,
-			executor.Command{Kind: registry.CommandMove, Source: cpu, Dest: registry.Target{Instance: "literal", Location: "local_cpu"}, Tokens: tokens()}},
+			executor.Command{Kind: registry.CommandMove, Source: cpu, Dest: registry.Target{Instance: "literal", Location: "local_cpu"}, Tokens: tokens(), Copy: &no}},
 		{"/move", `{"old_position":["a","local_cpu"],"new_position":["b","local_cpu"],"copy":true}`,
-			executor.Command{Kind: registry.CommandMove, Source: cpu, Dest: registry.Target{Instance: "b", Location: "LocalCPUBackend"}, Tokens: tokens(), Copy: true}},
+			executor.Command{Kind: registry.CommandMove, Source: cpu, Dest: registry.Target{Instance: "b", Location: "LocalCPUBackend"}, Tokens: tokens(), Copy: &yes}},
 		{"/move", `{"old_position":["a","local_cpu"],"new_position":["b","x"],"copy":true,"should_copy":false}`,
+			executor.Command{Kind: registry.CommandMove, Source: cpu, Dest: registry.Target{Instance: "b", Location: "x"}, Tokens: tokens(), Copy: &no}},
+		{"/move", `{"old_position":["a","local_cpu"],"new_position":["b","x"],"should_copy":null}`,
 			executor.Command{Kind: registry.CommandMove, Source: cpu, Dest: registry.Target{Instance: "b", Location: "x"}, Tokens: tokens()}},
 		{"/move", `{"old_position":["a","local_cpu"],"new_position":["b","x"],"copy":"yes","should_copy":null,"event_id":"é"}`,
-			executor.Command{Kind: registry.CommandMove, EventID: "é", Source: cpu, Dest: registry.Target{Instance: "b", Location: "x"}, Tokens: tokens(), Copy: true}},
+			executor.Command{Kind: registry.CommandMove, EventID: "é", Source: cpu, Dest: registry.Target{Instance: "b", Location: "x"}, Tokens: tokens(), Copy: &yes}},
 	} {
 		r := newRig(t)
 		r.register("literal", 0)
@@ -89,7 +91,7 @@ func TestCommand_Refusals(t *testing.T) {
 		{"/clear?timeout=0", body, 422, `"greater_than","loc":["query","timeout"]`},
 		{"/clear?timeout=-1s", body, 422, `"time_delta_parsing","loc":["query","timeout"]`},
 		{"/clear?timeout=11m", body, 422, `"time_delta_parsing","loc":["query","timeout"]`},
-		{"/pin", `{"instance_id":"a","location":"l","tokens":[9223372036854775808]}`, 400, `"bad_body"`},
+		{"/pin", `{"instance_id":"a","location":"l","tokens":[18446744073709551616]}`, 400, `"bad_body"`},
 		{"/move", `{"old_position":["a","l"],"new_position":["b","l"],"copy":[]}`, 422, `"bool_type","loc":["body","copy"]`},
 	} {
 		w := r.post(c.target, c.body)

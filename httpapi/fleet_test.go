@@ -145,14 +145,6 @@ func newFleetRig(t *testing.T, name string) (*rig, *scripted) {
 	return r, workers
 }
 
-// beyond64 are contract rows that need token ids from 2^63 on in commands, which the
-// executor's commands cannot carry.
-var beyond64 = map[string]bool{"fleet: pin negative and big": true}
-
-// nullCopy are rows in which LMCache sends a null should_copy on, which workers take
-// for false, as which we send it.
-var nullCopy = map[string]bool{"fleet: move nulls": true}
-
 // TestRecorded_Fleet replays the recording's main fleet: lookups, lists and every
 // command against workers that answer well, badly and not at all.
 func TestRecorded_Fleet(t *testing.T) {
@@ -166,14 +158,8 @@ func TestRecorded_Fleet(t *testing.T) {
 				t.Run(fmt.Sprintf("%03d %s", r.Step, r.Name), func(t *testing.T) {
 					w := r.send(t, rig.s.Handler())
 					got := workers.take()
-					if beyond64[r.Name] {
-						if w.Code != 400 {
-							t.Errorf("%d %s", w.Code, w.Body)
-						}
-						return
-					}
 					judge(t, &r, w)
-					if _, other := betterFor(r.Name); !other && !nullCopy[r.Name] && (r.Verdict == "contract" || r.Verdict == "shape") {
+					if _, other := betterFor(r.Name); !other && (r.Verdict == "contract" || r.Verdict == "shape") {
 						judgeReceived(t, &r, got)
 					}
 				})

@@ -59,7 +59,7 @@ func lookupPrompt(body []byte, slice *[]int64) (p prompt, err error) {
 	if err != nil {
 		return p, err
 	}
-	return prompt{tokens: vs[lookupTokens].ints, beyond: vs[lookupTokens].beyond, instance: vs[lookupInstance].str}, nil
+	return prompt{tokens: vs[lookupTokens].ints, beyond: vs[lookupTokens].beyond(), instance: vs[lookupInstance].str}, nil
 }
 
 // restrict lets instance_id stand only when that instance is registered. LMCache does

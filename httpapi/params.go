@@ -61,8 +61,8 @@ func (q *query) integer(name string) (v int64, given bool) {
 	if !given {
 		return 0, false
 	}
-	v, beyond, ok := intOfText(s)
-	if !ok || beyond {
+	v, large, ok := intOfText(s)
+	if !ok || large != nil {
 		q.fault(name, "int_parsing", intParsing, nil)
 	}
 	return v, true

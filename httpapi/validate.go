@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -45,11 +46,13 @@ type value struct {
 	str     string
 	boolean bool
 	ints    []int64
-	// beyond is set when an integer of ints does not fit: it stands there reduced as
-	// Python's hash would (see reduce).
-	beyond bool
-	pair   [2]string
+	// large are the integers of ints that do not fit, by their place; they stand in ints
+	// reduced as Python's hash would (see reduce).
+	large map[int]*big.Int
+	pair  [2]string
 }
+
+func (v *value) beyond() bool { return len(v.large) > 0 }
 
 // fault is one entry of a 422's detail, in FastAPI's shape.
 type fault struct {
@@ -210,7 +213,7 @@ func (c *coercion) field(f field, raw []byte) (v value) {
 	case kindBool:
 		v.boolean = c.boolean(loc, raw)
 	case kindInts:
-		v.ints, v.beyond = c.ints(loc, raw)
+		v.ints, v.large = c.ints(loc, raw)
 	case kindPair:
 		v.pair = c.pair(loc, raw, f)
 	case kindAny:

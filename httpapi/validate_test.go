@@ -18,7 +18,7 @@ func show(vs values, err error) string {
 			case !v.present:
 				parts = append(parts, "-")
 			default:
-				parts = append(parts, fmt.Sprintf("%q %t %v %t %q", v.str, v.boolean, v.ints, v.beyond, v.pair))
+				parts = append(parts, fmt.Sprintf("%q %t %v %t %q", v.str, v.boolean, v.ints, v.beyond(), v.pair))
 			}
 		}
 		return strings.Join(parts, " | ")
@@ -150,7 +150,7 @@ func tokensOf(body []byte) (string, bool) {
 	if err != nil {
 		return show(nil, err), false
 	}
-	return fmt.Sprint(vs[lookupTokens].ints, vs[lookupTokens].beyond, vs[lookupInstance].str), true
+	return fmt.Sprint(vs[lookupTokens].ints, vs[lookupTokens].beyond(), vs[lookupInstance].str), true
 }
 
 // FuzzLookupBody holds the one-pass scanner against the general way: what it takes,

@@ -46,7 +46,7 @@ func (s *Server) queryWorkerInfo(w http.ResponseWriter, r *http.Request) error {
 		if err := s.fresh(w, r, queryOf(r)); err != nil {
 			return err
 		}
-		if vs[workerInfoIDs].beyond {
+		if vs[workerInfoIDs].beyond() {
 			return &senselessError{"a worker id beyond 64 bits"}
 		}
 		infos := workerInfos(s.opts.State.Registry(), vs[workerInfoInstance].str, vs[workerInfoIDs].ints)

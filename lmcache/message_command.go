@@ -9,25 +9,25 @@ type (
 	PinWorkerMsg struct {
 		WorkerEventID string
 		Location      string
-		Tokens        []int64
+		Tokens        []Token
 	}
 	CompressWorkerMsg struct {
 		WorkerEventID string
 		Method        string
 		Location      string
-		Tokens        *[]int64 // nil is sent as nil
+		Tokens        *[]Token // nil is sent as nil
 	}
 	DecompressWorkerMsg struct {
 		WorkerEventID string
 		Method        string
 		Location      string
-		Tokens        *[]int64
+		Tokens        *[]Token
 	}
 	MoveWorkerMsg struct {
 		WorkerEventID string
 		OldPosition   string
 		NewPosition   [2]string // target's peer_init_url, location
-		Tokens        *[]int64
+		Tokens        *[]Token
 		Copy          *bool
 	}
 	HealthWorkerMsg struct {

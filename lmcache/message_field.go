@@ -126,6 +126,18 @@ func nilableNums[T any](name string, p func(*T) **[]int64) field[T] {
 	return nilable(name, p, (*reader).int64s, appendInts)
 }
 
+func tokens[T any](name string, p func(*T) *[]Token) field[T] {
+	return field[T]{
+		name: name,
+		get:  func(r *reader, m *T) { *p(m) = r.tokens() },
+		put:  func(dst []byte, m *T, _ Options) []byte { return appendTokens(dst, *p(m)) },
+	}
+}
+
+func nilableTokens[T any](name string, p func(*T) **[]Token) field[T] {
+	return nilable(name, p, (*reader).tokens, appendTokens)
+}
+
 func nums[T any](name string, p func(*T) *[]int64) field[T] {
 	return field[T]{
 		name: name,

@@ -11,21 +11,21 @@ var clearWorkerFields = []field[ClearWorkerMsg]{
 var pinWorkerFields = []field[PinWorkerMsg]{
 	str("worker_event_id", func(m *PinWorkerMsg) *string { return &m.WorkerEventID }),
 	str("location", func(m *PinWorkerMsg) *string { return &m.Location }),
-	nums("tokens", func(m *PinWorkerMsg) *[]int64 { return &m.Tokens }),
+	tokens("tokens", func(m *PinWorkerMsg) *[]Token { return &m.Tokens }),
 }
 
 var compressWorkerFields = []field[CompressWorkerMsg]{
 	str("worker_event_id", func(m *CompressWorkerMsg) *string { return &m.WorkerEventID }),
 	str("method", func(m *CompressWorkerMsg) *string { return &m.Method }),
 	str("location", func(m *CompressWorkerMsg) *string { return &m.Location }),
-	withDefault(nilableNums("tokens", func(m *CompressWorkerMsg) **[]int64 { return &m.Tokens })),
+	withDefault(nilableTokens("tokens", func(m *CompressWorkerMsg) **[]Token { return &m.Tokens })),
 }
 
 var decompressWorkerFields = []field[DecompressWorkerMsg]{
 	str("worker_event_id", func(m *DecompressWorkerMsg) *string { return &m.WorkerEventID }),
 	str("method", func(m *DecompressWorkerMsg) *string { return &m.Method }),
 	str("location", func(m *DecompressWorkerMsg) *string { return &m.Location }),
-	withDefault(nilableNums("tokens", func(m *DecompressWorkerMsg) **[]int64 { return &m.Tokens })),
+	withDefault(nilableTokens("tokens", func(m *DecompressWorkerMsg) **[]Token { return &m.Tokens })),
 }
 
 // moveWorkerFields: a missing copy means true here and false in a MoveMsg.
@@ -33,7 +33,7 @@ var moveWorkerFields = []field[MoveWorkerMsg]{
 	str("worker_event_id", func(m *MoveWorkerMsg) *string { return &m.WorkerEventID }),
 	str("old_position", func(m *MoveWorkerMsg) *string { return &m.OldPosition }),
 	pair("new_position", func(m *MoveWorkerMsg) *[2]string { return &m.NewPosition }),
-	withDefault(nilableNums("tokens", func(m *MoveWorkerMsg) **[]int64 { return &m.Tokens })),
+	withDefault(nilableTokens("tokens", func(m *MoveWorkerMsg) **[]Token { return &m.Tokens })),
 	defaultBool(true, "copy", func(m *MoveWorkerMsg) **bool { return &m.Copy }),
 }
 

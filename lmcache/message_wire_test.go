@@ -225,6 +225,8 @@ func render(v reflect.Value) any {
 	switch x := v.Interface().(type) {
 	case Key:
 		return strconv.FormatUint(uint64(x), 10)
+	case Token:
+		return x.String()
 	case KVOp:
 		return map[string]any{"op_type": x.Kind.String(), "key": render(reflect.ValueOf(x.Key)), "seq_num": fmt.Sprint(x.Seq)}
 	case P2PLayout:

@@ -223,8 +223,6 @@ func syncAccepted(r *replay, row *row) []string {
 // copyStaysACopy: everything as recorded, but the worker is told to copy.
 func copyStaysACopy(r *replay, row *row) []string { return moveWithCopy(r, row, true) }
 
-func nullCopyIsFalse(r *replay, row *row) []string { return moveWithCopy(r, row, false) }
-
 func moveWithCopy(r *replay, row *row, want bool) []string {
 	marks := r.marks()
 	a, err := r.rest(context.Background(), row)

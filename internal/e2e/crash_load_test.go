@@ -444,7 +444,7 @@ func (l *crashLoad) deliveries() map[string]int {
 
 // moveKey names a move by its tokens, which are drawn anew for each: the worker event
 // id of a move does not hold the event's id.
-func moveKey(tokens *[]int64) string {
+func moveKey(tokens *[]lmcache.Token) string {
 	if tokens == nil {
 		return "move of nothing"
 	}
@@ -454,7 +454,7 @@ func moveKey(tokens *[]int64) string {
 // delivered is how often a command reached its worker.
 func (s *sentCommand) delivered(got map[string]int) int {
 	if s.path == "/move" {
-		tokens := s.body["tokens"].([]int64)
+		tokens := lmcache.TokensOf(s.body["tokens"].([]int64)...)
 		return got[moveKey(&tokens)]
 	}
 	return got["Worker"+s.worker[strings.LastIndexByte(s.worker, '/')+1:]+s.id]

@@ -9,8 +9,6 @@ var exceptions = []entry{
 		expectation{status: 200, body: `{"event_id":"Lookup<uuid>","layout_info":{"tp1-a":["LocalCPUBackend",1]}}`}},
 	{[]string{"fleet: move other location"}, "recorded for its location; it is a move of two ranks to one, which is refused before anything is sent",
 		expectation{status: 409, code: "ranks", detail: []string{"tp2-b", "tp1-a"}, received: none}},
-	{[]string{"fleet: move nulls"}, "a null should_copy reaches the worker as false, which means the same to it", expectation{do: nullCopyIsFalse}},
-	{[]string{"fleet: pin negative and big"}, "commands carry token ids up to 2^63-1; beyond it the client is told", expectation{status: 400, code: "bad_body", detail: []string{"token"}, received: none}},
 	{[]string{"registry: one worker: heartbeat time moved only"}, "a heartbeat with another address updates it: the worker has moved",
 		expectation{status: 200, body: worker("inst-a", "localhost", 21401, "127.0.0.1:21999", "2")}},
 	{[]string{"registry: key stats: inst-b only"}, "the events and the registration of older workers on PULL have been taken (KVAdmitMsg twice, RegisterMsg)",

@@ -117,7 +117,7 @@ func (w *Worker) execute(m lmcache.Message) lmcache.Message {
 		}
 		return &lmcache.ClearWorkerRetMsg{NumTokens: w.tokens(n)}
 	case *lmcache.PinWorkerMsg:
-		return &lmcache.PinWorkerRetMsg{NumTokens: w.tokens(w.store.prefix(m.Location, w.Chunks(m.Tokens), true))}
+		return &lmcache.PinWorkerRetMsg{NumTokens: w.tokens(w.store.prefix(m.Location, w.Chunks(ids(m.Tokens)), true))}
 	case *lmcache.CompressWorkerMsg:
 		n, bad := w.compress(m.Method, m.Location, m.Tokens)
 		if bad != nil {
@@ -137,17 +137,26 @@ func (w *Worker) execute(m lmcache.Message) lmcache.Message {
 	}
 }
 
+// ids gives tokens the form that the hash takes. No workload has ids above 2^63-1.
+func ids(tokens []lmcache.Token) []int64 {
+	out := make([]int64, len(tokens))
+	for i, t := range tokens {
+		out[i], _ = t.Int64()
+	}
+	return out
+}
+
 func (w *Worker) tokens(chunks int) int64 { return int64(chunks) * int64(w.opts.ChunkSize) }
 
 // compress takes the leading run out and puts it back in another form.
-func (w *Worker) compress(method, location string, tokens *[]int64) (int, lmcache.Message) {
+func (w *Worker) compress(method, location string, tokens *[]lmcache.Token) (int, lmcache.Message) {
 	if tokens == nil {
 		return 0, &lmcache.ErrorMsg{Error: "Worker error: "} // a failed assertion
 	}
 	if method != "cachegen" {
 		return 0, nil
 	}
-	keys := w.Chunks(*tokens)
+	keys := w.Chunks(ids(*tokens))
 	n := w.store.prefix(location, keys, false)
 	w.store.replace(location, keys[:n])
 	return n, nil
@@ -164,7 +173,7 @@ func (w *Worker) move(m *lmcache.MoveWorkerMsg) lmcache.Message {
 	case w.opts.Peers == nil:
 		return &lmcache.ErrorMsg{Error: "Worker error: 'P2PBackend'"}
 	}
-	keys := w.Chunks(*m.Tokens)
+	keys := w.Chunks(ids(*m.Tokens))
 	keys = keys[:w.store.prefix(m.OldPosition, keys, false)]
 	if len(keys) == 0 {
 		return &lmcache.MoveWorkerRetMsg{}

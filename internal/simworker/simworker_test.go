@@ -216,7 +216,8 @@ func TestWorker_Commands(t *testing.T) {
 	prompt := tokens(0, 4*256)
 	a.Store(prompt)
 	alone.Store(prompt)
-	move := func(to *simworker.Worker, location string, tokens *[]int64, keep *bool) lmcache.Message {
+	asked := lmcache.TokensOf(prompt...)
+	move := func(to *simworker.Worker, location string, tokens *[]lmcache.Token, keep *bool) lmcache.Message {
 		url := "nowhere:1"
 		if to.PeerInitURL() != nil {
 			url = *to.PeerInitURL()
@@ -232,19 +233,19 @@ func TestWorker_Commands(t *testing.T) {
 		a, b int // chunks afterwards
 	}{
 		{"health", a, &lmcache.HealthWorkerMsg{}, &lmcache.HealthWorkerRetMsg{}, 4, 0},
-		{"copy", a, move(b, simworker.LocalCPU, &prompt, ptr(true)), &lmcache.MoveWorkerRetMsg{NumTokens: 1024}, 4, 4},
+		{"copy", a, move(b, simworker.LocalCPU, &asked, ptr(true)), &lmcache.MoveWorkerRetMsg{NumTokens: 1024}, 4, 4},
 		{"clear", b, &lmcache.ClearWorkerMsg{Location: simworker.LocalCPU}, &lmcache.ClearWorkerRetMsg{NumTokens: 1024}, 4, 0},
 		{"clear of disk", a, &lmcache.ClearWorkerMsg{Location: simworker.LocalDisk}, &lmcache.ClearWorkerRetMsg{}, 4, 0},
-		{"move", a, move(b, simworker.LocalCPU, ptr(prompt[:600]), nil), &lmcache.MoveWorkerRetMsg{NumTokens: 512}, 2, 2},
-		{"move of nothing", a, move(b, simworker.LocalCPU, &prompt, nil), &lmcache.MoveWorkerRetMsg{}, 2, 2},
-		{"move to disk", a, move(b, simworker.LocalDisk, &prompt, nil), &lmcache.ErrorMsg{Error: "Worker error: Only support moving to cpu for now."}, 2, 2},
+		{"move", a, move(b, simworker.LocalCPU, ptr(asked[:600]), nil), &lmcache.MoveWorkerRetMsg{NumTokens: 512}, 2, 2},
+		{"move of nothing", a, move(b, simworker.LocalCPU, &asked, nil), &lmcache.MoveWorkerRetMsg{}, 2, 2},
+		{"move to disk", a, move(b, simworker.LocalDisk, &asked, nil), &lmcache.ErrorMsg{Error: "Worker error: Only support moving to cpu for now."}, 2, 2},
 		{"move without tokens", a, move(b, simworker.LocalCPU, nil, nil), &lmcache.ErrorMsg{Error: "Worker error: "}, 2, 2},
-		{"move without P2P", alone, move(b, simworker.LocalCPU, &prompt, nil), &lmcache.ErrorMsg{Error: "Worker error: 'P2PBackend'"}, 2, 2},
-		{"move to nobody", b, move(alone, simworker.LocalCPU, &prompt, nil), &lmcache.ErrorMsg{Error: "Worker error: no peer at nowhere:1"}, 2, 2},
-		{"pin", b, &lmcache.PinWorkerMsg{Location: simworker.LocalCPU, Tokens: prompt}, &lmcache.PinWorkerRetMsg{NumTokens: 512}, 2, 2},
+		{"move without P2P", alone, move(b, simworker.LocalCPU, &asked, nil), &lmcache.ErrorMsg{Error: "Worker error: 'P2PBackend'"}, 2, 2},
+		{"move to nobody", b, move(alone, simworker.LocalCPU, &asked, nil), &lmcache.ErrorMsg{Error: "Worker error: no peer at nowhere:1"}, 2, 2},
+		{"pin", b, &lmcache.PinWorkerMsg{Location: simworker.LocalCPU, Tokens: asked}, &lmcache.PinWorkerRetMsg{NumTokens: 512}, 2, 2},
 		{"clear of pinned", b, &lmcache.ClearWorkerMsg{Location: simworker.LocalCPU}, &lmcache.ClearWorkerRetMsg{}, 2, 2},
-		{"compress", b, &lmcache.CompressWorkerMsg{Method: "cachegen", Location: simworker.LocalCPU, Tokens: &prompt}, &lmcache.CompressWorkerRetMsg{NumTokens: 512}, 2, 2},
-		{"decompress by an unknown method", b, &lmcache.DecompressWorkerMsg{Method: "zip", Location: simworker.LocalCPU, Tokens: &prompt}, &lmcache.DecompressWorkerRetMsg{}, 2, 2},
+		{"compress", b, &lmcache.CompressWorkerMsg{Method: "cachegen", Location: simworker.LocalCPU, Tokens: &asked}, &lmcache.CompressWorkerRetMsg{NumTokens: 512}, 2, 2},
+		{"decompress by an unknown method", b, &lmcache.DecompressWorkerMsg{Method: "zip", Location: simworker.LocalCPU, Tokens: &asked}, &lmcache.DecompressWorkerRetMsg{}, 2, 2},
 		{"compress without tokens", b, &lmcache.CompressWorkerMsg{Method: "cachegen"}, &lmcache.ErrorMsg{Error: "Worker error: "}, 2, 2},
 		{"no command", a, &lmcache.CheckFinishWorkerMsg{}, &lmcache.ErrorMsg{Error: "Unknown message: CheckFinishWorkerMsg"}, 2, 2},
 	} {
