@@ -18,9 +18,9 @@ var answerSchemas []byte
 // paramDocs describe the query parameters that routes name.
 var paramDocs = map[string]map[string]any{
 	"consistency":   {"type": "string", "enum": []string{"stale", "bounded", "linearizable"}, "default": "stale"},
-	"max_staleness": {"type": "string", "examples": []string{"250ms"}, "description": "How old the state may be, with consistency=bounded."},
+	"max_staleness": {"type": "string", "pattern": usualDuration, "examples": []string{"250ms"}, "description": "How old the state may be, with consistency=bounded."},
 	"min_index":     {"type": "integer", "minimum": 0, "description": "Wait until this replica has applied that index."},
-	"timeout":       {"type": "string", "examples": []string{"2s"}, "description": "Longest wait: of a read for its freshness, of a command for each worker's answer."},
+	"timeout":       {"type": "string", "pattern": usualDuration, "examples": []string{"2s"}, "description": "Longest wait, 10 minutes at most: of a read for its freshness, of a command for each worker's answer."},
 	"wait":          {"type": "boolean", "default": true, "description": "false: answer 202 with the event id at once."},
 	"limit":         {"type": "integer", "minimum": 1, "maximum": maxEvents, "default": defaultEvents},
 	"instance_id":   {"type": "string"},
@@ -32,6 +32,9 @@ var paramDocs = map[string]map[string]any{
 	"running_only":  {"type": "boolean"},
 	"active_only":   {"type": "boolean"},
 }
+
+// usualDuration is what clients should write; 1m30s and the like are understood too.
+const usualDuration = `^([1-9][0-9]{0,4}ms|[1-9][0-9]?s?|0\.[1-9]s?)$`
 
 // headerDocs describe the headers of every answer.
 var headerDocs = map[string]any{
