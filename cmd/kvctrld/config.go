@@ -162,6 +162,8 @@ func clientVariable(name string) bool {
 	switch name {
 	case "KVCTRL_CONFIG", "KVCTRL_ADDR", "KVCTRL_TOKEN", "LMCACHE_CONTROLLER_CONFIG_FILE", "LMCACHE_CONTROLLER_EXTRA_CONFIG":
 		return true
+	case "LMCACHE_CONTROLLER_URL", "LMCACHE_CONTROLLER_PULL_URL", "LMCACHE_CONTROLLER_REPLY_URL":
+		return true // where an engine finds its controller: on one machine they share the environment
 	}
 	return strings.HasPrefix(name, "KVCTRL_INTEROP_") || strings.HasPrefix(name, "KVCTRL_TEST_")
 }
@@ -207,7 +209,7 @@ func parse(o option, value string) (any, error) {
 		}
 		return f, nil
 	case time.Duration:
-		if s, err := strconv.ParseFloat(value, 64); err == nil { // LMCache writes seconds
+		if s, err := strconv.ParseFloat(value, 64); err == nil && s >= -maxSeconds && s <= maxSeconds { // LMCache writes seconds
 			return time.Duration(s * float64(time.Second)), nil
 		}
 		d, err := time.ParseDuration(value)
@@ -226,6 +228,10 @@ func parse(o option, value string) (any, error) {
 	}
 	panic(fmt.Sprintf("bug: option %s has a default of type %T", o.name, o.def))
 }
+
+// maxSeconds is the largest time that a setting takes: beyond any use, and far from
+// where a time.Duration ends.
+const maxSeconds = 1_000_000_000
 
 // buildConfig turns the merged values into a config and checks them together, so
 // that one start shows every fault.
@@ -274,11 +280,11 @@ func buildConfig(s settings) (config, error) {
 	if c.Port < 0 || c.Port > 65535 {
 		fault("port is %d, want 0 to 65535", c.Port)
 	}
-	if n := m["health-check-interval"].(int); n != -1 && n < 1 {
-		fault("health-check-interval is %d, want -1 (off) or at least 1 second", n)
+	if n := m["health-check-interval"].(int); n != -1 && n < 1 || n > maxSeconds {
+		fault("health-check-interval is %d, want -1 (off) or 1 to %d seconds", n, maxSeconds)
 	}
-	if c.WorkerTimeout <= 0 {
-		fault("lmcache-worker-timeout is %s, want at least 1 second", c.WorkerTimeout)
+	if n := m["lmcache-worker-timeout"].(int); n < 1 || n > maxSeconds {
+		fault("lmcache-worker-timeout is %d, want 1 to %d seconds", n, maxSeconds)
 	}
 	if _, _, err := net.SplitHostPort(c.PeerAddr); err != nil {
 		fault("peer-addr is %q, want host:port", c.PeerAddr)
@@ -303,8 +309,8 @@ func buildConfig(s settings) (config, error) {
 	if c.MaxSyncs < 1 {
 		fault("max-syncs is %d, want at least 1", c.MaxSyncs)
 	}
-	if c.WorkerDeadline < 10*time.Millisecond {
-		fault("worker-deadline is %s, want at least 10ms", c.WorkerDeadline)
+	if c.WorkerDeadline < 10*time.Millisecond || c.WorkerDeadline > 24*time.Hour {
+		fault("worker-deadline is %s, want 10ms to 24h", c.WorkerDeadline)
 	}
 	if c.MaxBody < 1024 {
 		fault("max-body is %d bytes, want at least 1024", c.MaxBody)

@@ -124,6 +124,10 @@ func TestConfig_Refusals(t *testing.T) {
 		{"threshold", []string{"--full-sync-completion-threshold", "1.5"}, nil, nil, "full-sync-completion-threshold is 1.5"},
 		{"syncs", []string{"--max-syncs", "0"}, nil, nil, "max-syncs is 0"},
 		{"deadline", []string{"--worker-deadline", "1ms"}, nil, nil, "worker-deadline is 1ms"},
+		{"deadline beyond sense", []string{"--worker-deadline", "2500000h"}, nil, nil, "worker-deadline is 2500000h0m0s, want 10ms to 24h"},
+		{"deadline without end", nil, []string{"worker-deadline=inf"}, nil, `worker-deadline is "inf", want a duration`},
+		{"seconds that overflow", []string{"--lmcache-worker-timeout", "18446744074"}, nil, nil, "lmcache-worker-timeout is 18446744074, want 1 to"},
+		{"interval that overflows", []string{"--health-check-interval", "18446744074"}, nil, nil, "health-check-interval is 18446744074"},
 		{"body", []string{"--max-body", "1"}, nil, nil, "max-body is 1"},
 		{"level", []string{"--log-level", "loud"}, nil, nil, `log-level is "loud"`},
 		{"format", []string{"--log-format", "xml"}, nil, nil, `log-format is "xml"`},
@@ -138,6 +142,12 @@ func TestConfig_Refusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestConfig_EnginesEnvironment: what an engine on the same machine has in its
+// environment is no setting of ours, although it begins as ours do.
+func TestConfig_EnginesEnvironment(t *testing.T) {
+	mustLoad(t, nil, nil, []string{"LMCACHE_CONTROLLER_PULL_URL=h:8300", "LMCACHE_CONTROLLER_REPLY_URL=h:8400", "LMCACHE_CONTROLLER_URL=h:9001", "LMCACHE_ENABLE_CONTROLLER=true"})
 }
 
 func TestConfig_AllFaultsAtOnce(t *testing.T) {
