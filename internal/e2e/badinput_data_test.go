@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -137,6 +136,15 @@ func badDataDir(t *testing.T, b *badBench) {
 			return dir
 		}, nil, []string{"data directory"}},
 		{"without rights", noRights, nil, []string{"cannot be used by user id"}},
+		{"a used one that has become read-only", func(t *testing.T) string {
+			mount := mountTmpfs(t, "64m")
+			dir := filepath.Join(mount, "data")
+			if err := os.CopyFS(dir, os.DirFS(used.dir)); err != nil {
+				t.Fatal(err)
+			}
+			remountReadOnly(t, mount)
+			return dir
+		}, nil, []string{"cannot be used by user id", "read-only"}},
 		{"where none can be made", func(t *testing.T) string { return filepath.Join(noRights(t), "data") }, nil, []string{"cannot be made"}},
 		{"a name of 300 letters", func(t *testing.T) string { return filepath.Join(t.TempDir(), strings.Repeat("d", 300)) }, nil, []string{"file name too long"}},
 		{"a directory of somebody else", func(t *testing.T) string {
@@ -179,21 +187,8 @@ func noRights(t *testing.T) string {
 		}
 		return dir
 	}
-	return mountTmpfs(t, syscall.MS_RDONLY, "1m")
-}
-
-// mountTmpfs mounts a small file system for the test, or skips it.
-func mountTmpfs(t *testing.T, flags uintptr, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", flags, "mode=0700,size="+size); err != nil {
-		t.Skipf("no small file system to try this on: mount: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
+	dir := mountTmpfs(t, "1m")
+	remountReadOnly(t, dir)
 	return dir
 }
 
@@ -371,7 +366,7 @@ func cutLog(t *testing.T, dir string) {
 // badDisk are full disks: exit code 5, and everything there once there is room.
 func badDisk(t *testing.T, b *badBench) {
 	b.separate(t, "full at the start", func(t *testing.T) {
-		dir := filepath.Join(mountTmpfs(t, 0, "16m"), "data")
+		dir := filepath.Join(mountTmpfs(t, "16m"), "data")
 		code, output := startOnce(t, nil, freeArgs(t, dir)...)
 		wantEnd(t, code, output, codeStorage, "too little disk space", dir)
 	})
@@ -384,7 +379,7 @@ func badDisk(t *testing.T, b *badBench) {
 }
 
 func (b *badBench) fillsUp(t *testing.T, left int64) {
-	mount := mountTmpfs(t, 0, "176m")
+	mount := mountTmpfs(t, "176m")
 	r := Start(t, Options{DataDir: filepath.Join(mount, "data"), Args: []string{"--hash", "builtin@0", "--chunk-size", fmt.Sprint(crashChunk)}})
 	c := newClient(t, r)
 	w, err := simworker.New(simworker.Options{Instance: "full", Pull: r.PullAddr(), Reply: r.ReplyAddr(), ChunkSize: crashChunk, Context: b.zctx})
@@ -431,32 +426,5 @@ func (b *badBench) fillsUp(t *testing.T, left int64) {
 	Eventually(t, 20*time.Second, "the prompt, after room was made", found)
 	if code := r.Terminate(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
-	}
-}
-
-// fillDisk writes a file until only so many bytes are free.
-func fillDisk(t *testing.T, path, mount string, left int64) {
-	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	block := make([]byte, 1<<20)
-	for {
-		var st syscall.Statfs_t
-		if err := syscall.Statfs(mount, &st); err != nil {
-			t.Fatal(err)
-		}
-		free := int64(st.Bavail) * st.Bsize
-		if free <= left {
-			return
-		}
-		if _, err := f.Write(block[:min(int64(len(block)), free-left)]); err != nil {
-			if errors.Is(err, syscall.ENOSPC) {
-				return
-			}
-			t.Fatal(err)
-		}
 	}
 }

@@ -75,7 +75,7 @@ func (a *asker) ask(frames ...[]byte) (lmcache.Message, error) {
 		if err == nil {
 			return lmcache.Decode(parts[len(parts)-1])
 		}
-		if zmq.AsErrno(err) != zmq.Errno(4) || time.Now().After(until) { // 4: EINTR
+		if !interruptedCall(err) || time.Now().After(until) {
 			return nil, fmt.Errorf("answer on %s: %w", a.to, err)
 		}
 	}
