@@ -14,9 +14,12 @@ import (
 	"github.com/kvctrl/kvctrl/registry"
 )
 
-// maxHeardPerLease keeps a lease entry near 64 KiB; more workers than that take
-// several.
-const maxHeardPerLease = 2000
+// A lease entry is cut at about maxLeaseBytes, a quarter of what the log takes: names
+// are the workers' own, up to a kilobyte each.
+const (
+	maxLeaseBytes       = 128 << 10
+	leaseBytesPerWorker = 40 // rank and two times, as varints, and the name's length
+)
 
 // LeaseOptions configures the leader's word on liveness.
 type LeaseOptions struct {
@@ -99,19 +102,18 @@ func (o LeaseOptions) once(ctx context.Context, since registry.Micros) error {
 		Heard:        o.Heard(ctx),
 	}
 	lease, ok := plan.lease()
-	for ok {
-		part := lease
-		part.Heard = part.Heard[:min(len(part.Heard), maxHeardPerLease)]
-		lease.Heard = lease.Heard[len(part.Heard):]
-		ok = len(lease.Heard) > 0
-		if ok {
-			part.Expired = nil // with the last part: nobody is given up before all is said
-		}
+	if !ok {
+		return nil
+	}
+	parts := leaseParts(lease)
+	for i, part := range parts {
 		if _, err := o.Log.Propose(ctx, fsm.EncodeLease(part)); err != nil {
-			// Twice is harmless: a lease says when, not how often.
-			o.PutBack(part.Heard)
-			o.PutBack(lease.Heard)
-			return fmt.Errorf("commit lease of %d workers: %w", len(part.Heard)+len(lease.Heard), err)
+			late := 0
+			for _, p := range parts[i:] {
+				o.PutBack(p.Heard) // twice is harmless: a lease says when, not how often
+				late += len(p.Heard)
+			}
+			return fmt.Errorf("commit lease of %d workers: %w", late, err)
 		}
 		for _, w := range part.Expired {
 			o.Logger.Warn("worker expired: nothing was heard of it", "instance", w.Instance,
@@ -119,6 +121,31 @@ func (o LeaseOptions) once(ctx context.Context, since registry.Micros) error {
 		}
 	}
 	return nil
+}
+
+// leaseParts cuts a lease into entries of about maxLeaseBytes: first who was heard,
+// then who is given up, so that nobody is before all is said.
+func leaseParts(l registry.Lease) []registry.Lease {
+	blank := l
+	blank.Heard, blank.Expired = nil, nil
+	parts, room := []registry.Lease{blank}, maxLeaseBytes
+	with := func(w registry.WorkerRef) *registry.Lease {
+		cost := len(w.Instance) + leaseBytesPerWorker
+		if cost > room {
+			parts, room = append(parts, blank), maxLeaseBytes
+		}
+		room -= cost
+		return &parts[len(parts)-1]
+	}
+	for _, h := range l.Heard {
+		p := with(h.WorkerRef)
+		p.Heard = append(p.Heard, h)
+	}
+	for _, w := range l.Expired {
+		p := with(w)
+		p.Expired = append(p.Expired, w)
+	}
+	return parts
 }
 
 // leasePlan is everything a lease depends on.

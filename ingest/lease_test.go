@@ -3,9 +3,13 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/kvctrl/kvctrl/cluster"
 	"github.com/kvctrl/kvctrl/fsm"
@@ -179,5 +183,40 @@ func TestNotes_LaterTimesWin(t *testing.T) {
 	}
 	if got := n.take(); len(got) != 0 {
 		t.Errorf("took %v again", got)
+	}
+}
+
+// Names are the workers' own. However long and many they are, every part of a lease is
+// one that the log takes, and nobody is given up before all who were heard are named.
+func TestLeaseParts_FitTheLog(t *testing.T) {
+	lease := registry.Lease{At: 5, SuspectAfter: 6, SyncTimeout: 7}
+	for i := range 3000 {
+		w := registry.WorkerRef{Instance: fmt.Sprintf("%s-%d", strings.Repeat("n", fsm.MaxName-5), i), Worker: int64(i)}
+		lease.Heard = append(lease.Heard, registry.Heard{WorkerRef: w, Any: 1 << 50, Heartbeat: 1 << 50})
+		lease.Expired = append(lease.Expired, w)
+	}
+	parts := leaseParts(lease)
+	if len(parts) < 2 {
+		t.Fatalf("%d parts", len(parts))
+	}
+	whole := registry.Lease{At: 5, SuspectAfter: 6, SyncTimeout: 7}
+	for i, p := range parts {
+		if err := fsm.Check(fsm.EncodeLease(p)); err != nil {
+			t.Errorf("part %d: %v", i, err)
+		}
+		if p.At != lease.At || p.SuspectAfter != lease.SuspectAfter || p.SyncTimeout != lease.SyncTimeout {
+			t.Errorf("part %d lost its times: %+v", i, p)
+		}
+		if len(whole.Expired) > 0 && len(p.Heard) > 0 {
+			t.Errorf("part %d names who was heard after somebody was given up", i)
+		}
+		whole.Heard = append(whole.Heard, p.Heard...)
+		whole.Expired = append(whole.Expired, p.Expired...)
+	}
+	if diff := cmp.Diff(lease, whole); diff != "" {
+		t.Errorf("parts (-lease +together):\n%s", diff)
+	}
+	if n := len(leaseParts(registry.Lease{At: 5})); n != 1 {
+		t.Errorf("an empty lease has %d parts, want the one", n)
 	}
 }
