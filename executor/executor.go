@@ -35,6 +35,9 @@ type Options struct {
 	// MaxOpen is how many commands may be open at a time (1 024); more are refused
 	// with ErrBusy.
 	MaxOpen int
+	// MaxTokens bounds the token ids that open commands keep (16 Mi, 256 MB); more are
+	// refused with ErrBusy. One command alone may have more.
+	MaxTokens int
 	// Now is the clock that stamps entries (time.Now).
 	Now func() time.Time
 }
@@ -55,6 +58,9 @@ func (o Options) withDefaults() Options {
 	if o.MaxOpen == 0 {
 		o.MaxOpen = 1024
 	}
+	if o.MaxTokens == 0 {
+		o.MaxTokens = 16 << 20
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -70,8 +76,8 @@ func (o Options) Validate() error {
 	if o.Registry == nil {
 		faults = append(faults, errors.New("no Registry"))
 	}
-	if o.Deadline < 0 || o.LogWait < 0 || o.MaxOpen < 0 {
-		faults = append(faults, fmt.Errorf("limits below zero: Deadline %s, LogWait %s, MaxOpen %d", o.Deadline, o.LogWait, o.MaxOpen))
+	if o.Deadline < 0 || o.LogWait < 0 || o.MaxOpen < 0 || o.MaxTokens < 0 {
+		faults = append(faults, fmt.Errorf("limits below zero: Deadline %s, LogWait %s, MaxOpen %d, MaxTokens %d", o.Deadline, o.LogWait, o.MaxOpen, o.MaxTokens))
 	}
 	return errors.Join(faults...)
 }
@@ -83,9 +89,10 @@ type Executor struct {
 	slots *slots
 	stats counters
 
-	mu   sync.Mutex
-	lead *leadership     // nil while this replica does not lead
-	runs map[string]*run // open commands of this leadership, by event id
+	mu     sync.Mutex
+	lead   *leadership     // nil while this replica does not lead
+	runs   map[string]*run // open commands of this leadership, by event id
+	tokens int             // that runs keep
 }
 
 // leadership is one term's right to act.
@@ -190,6 +197,11 @@ func (e *Executor) start(c Command) (*run, error) {
 	if len(e.runs) >= e.opts.MaxOpen {
 		return nil, fmt.Errorf("%d commands are open, the most there may be: %w", len(e.runs), ErrBusy)
 	}
+	tokens := len(c.tokens())
+	if e.tokens > 0 && e.tokens+tokens > e.opts.MaxTokens {
+		return nil, fmt.Errorf("open commands name %d tokens, with %d more it would be above %d: %w", e.tokens, tokens, e.opts.MaxTokens, ErrBusy)
+	}
+	e.tokens += tokens
 	r := &run{fingerprint: fingerprint, created: make(chan struct{}), done: make(chan struct{})}
 	e.runs[c.EventID] = r
 	l.wg.Add(1)
@@ -200,6 +212,7 @@ func (e *Executor) start(c Command) (*run, error) {
 		ev, err := e.carryOut(l, c, tasks, r)
 		e.mu.Lock()
 		delete(e.runs, c.EventID)
+		e.tokens -= tokens
 		e.mu.Unlock()
 		r.event, r.err = ev, err
 		e.stats.finished(c.Kind, ev, err)

@@ -512,6 +512,33 @@ func TestDo_MaxOpen(t *testing.T) {
 	}
 }
 
+func TestDo_MaxTokens(t *testing.T) {
+	w := newWorld(t, Options{MaxTokens: 4})
+	release := make(chan struct{})
+	x := w.fleet("i", func(m lmcache.Message) []byte { <-release; return say(3)(m) })[0]
+	w.fleet("j", say(1))
+	pin := func(instance string, tokens ...int64) Command {
+		list := lmcache.TokensOf(tokens...)
+		return Command{Kind: registry.CommandPin, Source: registry.Target{Instance: instance}, Tokens: &list}
+	}
+	first := make(chan error, 1)
+	go func() { _, err := w.exec.Do(within(t, wait), pin("i", 1, 2, 3)); first <- err }()
+	<-x.arrived
+	if _, err := w.exec.Do(within(t, wait), pin("j", 1, 2)); !errors.Is(err, ErrBusy) {
+		t.Errorf("beyond the bound: %v, want ErrBusy", err)
+	}
+	if _, err := w.exec.Do(within(t, wait), pin("j", 1)); err != nil {
+		t.Errorf("within the bound: %v", err)
+	}
+	close(release)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if _, err := w.exec.Do(within(t, wait), pin("j", 1, 2, 3, 4, 5)); err != nil {
+		t.Errorf("one command alone: %v", err)
+	}
+}
+
 func TestHealth_Codes(t *testing.T) {
 	w := newWorld(t, Options{Deadline: 300 * time.Millisecond})
 	w.fleet("i",
