@@ -82,9 +82,6 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		return configError(err)
 	}
 	workers := ingest.New(ingestOptions)
-	if c.HeartbeatPort == 0 {
-		log.Warn("no heartbeat port: workers will send no heartbeats, so their losses are seen and not repaired")
-	}
 	if err := workers.Open(); err != nil {
 		return errors.Join(err, workers.Close())
 	}

@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"executor":       {"lmcache", "registry", "fsm", "cluster"},
 	// httpapi stands one floor above the rooms whose errors and counts it puts into words.
 	"httpapi": {"lmcache", "registry", "fsm", "cluster", "ingest", "executor"},
-	"cmd":            {"lmcache", "registry", "fsm", "cluster", "ingest", "executor", "httpapi"},
+	"cmd":     {"lmcache", "registry", "fsm", "cluster", "ingest", "executor", "httpapi"},
 }
 
 // pure are the rooms that only compute.
