@@ -177,7 +177,7 @@ func TestRaftTransport_HeartbeatsTakeTheMainLoop(t *testing.T) {
 		var resp raft.AppendEntriesResponse
 		// As raft's heartbeat goroutine builds it: term and leader, nothing else.
 		err := a.AppendEntries("b", b.LocalAddr(), &raft.AppendEntriesRequest{
-			RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte("a"), Addr: []byte(a.LocalAddr())}, Term: 3, Leader: []byte(a.LocalAddr()),
+			RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte("a"), Addr: []byte(a.LocalAddr())}, Term: 3,
 		}, &resp)
 		if err == nil && !resp.Success {
 			err = errors.New("no success")
