@@ -60,8 +60,15 @@ type settings struct {
 	given map[string]bool
 }
 
-// addFlags declares every option as a flag with its default.
+// addFlags declares every option as a flag with its default. A flag may be written as
+// any of its keys (--controller_port=9000), which is LMCache's other form of key=value.
 func addFlags(fs *pflag.FlagSet) {
+	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if o, ok := optionNamed(name); ok {
+			name = o.name
+		}
+		return pflag.NormalizedName(name)
+	})
 	fs.String("config", "", "YAML file with any of these settings as keys")
 	for _, o := range serveOptions {
 		switch d := o.def.(type) {
@@ -72,13 +79,29 @@ func addFlags(fs *pflag.FlagSet) {
 		case float64:
 			fs.Float64(o.name, d, o.usage)
 		case time.Duration:
-			fs.Duration(o.name, d, o.usage)
+			fs.Var(&durationFlag{o, d}, o.name, o.usage)
 		case []string:
 			fs.StringSlice(o.name, d, o.usage)
 		default:
 			panic(fmt.Sprintf("bug: option %s has a default of type %T", o.name, o.def))
 		}
 	}
+}
+
+// durationFlag takes what the other sources take: 30s, or seconds as LMCache writes them.
+type durationFlag struct {
+	option option
+	d      time.Duration
+}
+
+func (f *durationFlag) String() string { return f.d.String() }
+func (f *durationFlag) Type() string   { return "duration" }
+func (f *durationFlag) Set(text string) error {
+	v, err := parse(f.option, text)
+	if err == nil {
+		f.d = v.(time.Duration)
+	}
+	return err
 }
 
 // loadConfig merges all sources, weakest first: defaults, YAML file, environment
@@ -127,7 +150,7 @@ func mergeFile(merged settings, path, from string) []error {
 	for _, key := range sortedKeys(raw) {
 		o, ok := optionNamed(key)
 		switch {
-		case dashed(key) == "extra-config": // LMCache has this key and nobody reads it
+		case unread(key):
 		case !ok:
 			faults = append(faults, fmt.Errorf("%s: %w", path, unknownKey(key)))
 		case raw[key] == nil: // an empty value leaves the default
@@ -174,12 +197,18 @@ func mergeWord(merged settings, word string) error {
 	if !ok {
 		return fmt.Errorf("argument %q: want key=value", word)
 	}
+	if unread(key) {
+		return nil
+	}
 	o, known := optionNamed(key)
 	if !known {
 		return fmt.Errorf("argument %q: %w", word, unknownKey(key))
 	}
 	return set(merged, o, value, "argument "+word)
 }
+
+// unread is a key of LMCache's that its controller takes and nobody reads.
+func unread(key string) bool { return dashed(key) == "extra-config" }
 
 // set reads a text as the option's type and stores it.
 func set(merged settings, o option, value, from string) error {

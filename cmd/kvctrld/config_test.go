@@ -54,6 +54,22 @@ func TestConfig_LMCachesStartLine(t *testing.T) {
 	}
 }
 
+// LMCache's extras may be written as flags, and every key as LMCache names it.
+func TestConfig_ExtrasAsFlags(t *testing.T) {
+	want := mustLoad(t, nil, []string{"controller_port=9100", "health_check_interval=7", "full_sync_timeout_s=60"}, nil)
+	if want.Port != 9100 || want.HealthCheckInterval != 7*time.Second || want.SyncTimeout != time.Minute {
+		t.Fatalf("as words: %+v", want)
+	}
+	for _, args := range [][]string{
+		{"--controller_port=9100", "--health_check_interval=7", "--full_sync_timeout_s=60"},
+		{"--controller_port", "9100", "--health-check-interval", "7", "--full-sync-timeout", "1m"},
+	} {
+		if diff := cmp.Diff(want, mustLoad(t, args, []string{"extra_config={}"}, nil)); diff != "" {
+			t.Errorf("%q (-word +flag):\n%s", args, diff)
+		}
+	}
+}
+
 // The order of sources is the interface's: flag over environment over file, and
 // LMCache's trailing words over all, as there.
 func TestConfig_Precedence(t *testing.T) {

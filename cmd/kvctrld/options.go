@@ -37,7 +37,7 @@ var serveOptions = []option{
 	{"chunk-size", 256, "", "tokens in a chunk"},
 	{"hash-seeds", []string{}, "", "further PYTHONHASHSEED texts that auto tries, comma separated"},
 
-	{"full-sync-completion-threshold", 0.8, "full_sync_completion_threshold", "share of workers in sync at which a syncing worker may go on serving"},
+	{"full-sync-completion-threshold", 0.8, "full_sync_completion_threshold", "LMCache's setting; accepted, without effect: a worker is done syncing when its own data is complete"},
 	{"full-sync-timeout", 300 * time.Second, "full_sync_timeout_s", "a full sync that takes longer is given up"},
 	{"max-syncs", 4, "", "workers asked to full-sync at the same time"},
 	{"worker-deadline", 30 * time.Second, "", "longest wait for a worker's answer to a command"},
