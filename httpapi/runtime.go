@@ -27,7 +27,7 @@ func (s *Server) env(w http.ResponseWriter, r *http.Request) error {
 		if name == "" {
 			continue
 		}
-		if !harmless(name) {
+		if !harmless(name) || strings.Contains(value, "://") && strings.Contains(value, "@") {
 			value = masked
 		}
 		shown[name] = value
@@ -54,7 +54,7 @@ func harmless(name string) bool {
 		return false
 	}
 	upper := strings.ToUpper(name)
-	for _, hint := range []string{"SECRET", "TOKEN", "PASS", "PWD", "KEY", "CRED", "AUTH", "CERT", "PRIVATE", "COOKIE", "SALT", "DSN", "URL"} {
+	for _, hint := range []string{"SECRET", "TOKEN", "PASS", "PWD", "KEY", "CRED", "AUTH", "CERT", "PRIVATE", "COOKIE", "SALT", "DSN", "URL", "EXTRA"} {
 		if strings.Contains(upper, hint) {
 			return false
 		}

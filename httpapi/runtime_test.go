@@ -12,12 +12,12 @@ func TestEnv_ShowsNoSecret(t *testing.T) {
 	r := newRig(t, func(o *Options) {
 		o.Environ = []string{
 			"PYTHONHASHSEED=0", "LMCACHE_CHUNK_SIZE=256", "KVCTRL_LOG_LEVEL=\"info\"", "HOME=/root", "AWS_SECRET_ACCESS_KEY=hush", "LMCACHE_API_TOKEN=hush",
-			"KVCTRL_TLS_KEY=hush", "lmcache_x=hush", "KVCTRL_Password=hush", "LMCACHE_REMOTE_URL=redis://:hush@h", "=weird", "EMPTY=", "KVCTRL_EMPTY",
+			"KVCTRL_TLS_KEY=hush", "lmcache_x=hush", "KVCTRL_Password=hush", "LMCACHE_REMOTE_URL=redis://:hush@h", "KVCTRL_ADDR=http://me:hush@h:9000", "LMCACHE_EXTRA_CONFIG={hush}", "KVCTRL_PEER_ADDR=h:1", "=weird", "EMPTY=", "KVCTRL_EMPTY",
 		}
 	})
 	w := r.get("/env")
-	want(t, w, 200, `{"AWS_SECRET_ACCESS_KEY": "***", "EMPTY": "***", "HOME": "***", "KVCTRL_EMPTY": "", "KVCTRL_LOG_LEVEL": "\"info\"", "KVCTRL_Password": "***", "KVCTRL_TLS_KEY": "***", `+
-		`"LMCACHE_API_TOKEN": "***", "LMCACHE_CHUNK_SIZE": "256", "LMCACHE_REMOTE_URL": "***", "PYTHONHASHSEED": "0", "lmcache_x": "***"}`)
+	want(t, w, 200, `{"AWS_SECRET_ACCESS_KEY": "***", "EMPTY": "***", "HOME": "***", "KVCTRL_ADDR": "***", "KVCTRL_EMPTY": "", "KVCTRL_LOG_LEVEL": "\"info\"", "KVCTRL_PEER_ADDR": "h:1", "KVCTRL_Password": "***", "KVCTRL_TLS_KEY": "***", `+
+		`"LMCACHE_API_TOKEN": "***", "LMCACHE_CHUNK_SIZE": "256", "LMCACHE_EXTRA_CONFIG": "***", "LMCACHE_REMOTE_URL": "***", "PYTHONHASHSEED": "0", "lmcache_x": "***"}`)
 	if w.Header().Get("Content-Type") != "text/plain; charset=utf-8" {
 		t.Error(w.Header())
 	}
