@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"math"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -129,6 +130,26 @@ func TestMetrics_NoLabelIsInvented(t *testing.T) {
 	}
 	if math.IsNaN(testutil.ToFloat64(r.s.metrics.http.panics)) {
 		t.Error("NaN")
+	}
+}
+
+// TestMetrics_DocsNameWhatThereIs: an alarm on a name that no replica has never rings.
+func TestMetrics_DocsNameWhatThereIs(t *testing.T) {
+	body := newRig(t).get("/metrics").Body.String()
+	named := 0
+	for _, file := range []string{"../README.md", "../docs/operating.md", "../docs/guarantees.md", "../docs/compatibility.md", "DESIGN.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`\b(kvctrl|lmcache:cache)_[a-z0-9_]*[a-z0-9]`).FindAllString(string(text), -1) {
+			if named++; !strings.Contains(body, "# TYPE "+name+" ") {
+				t.Errorf("%s names %s, which is no metric", file, name)
+			}
+		}
+	}
+	if named < 8 {
+		t.Errorf("%d names found", named)
 	}
 }
 
