@@ -175,3 +175,51 @@ func TestSnapshot_BesideTheWriter(t *testing.T) {
 		t.Error("the writer changed nothing")
 	}
 }
+
+// TestSearch_SlotChangesHands stops a reader within the walk of the first chunk: the
+// stream that it has just met ends, another one takes its slot and the key, and a
+// holder that died makes the walk begin again. The new one must be named.
+func TestSearch_SlotChangesHands(t *testing.T) {
+	reg := New(Options{})
+	peer := "h:1"
+	a, b, c := WorkerRef{"a", 0}, WorkerRef{"b", 0}, WorkerRef{"c", 0}
+	for _, ref := range []WorkerRef{a, b, c} {
+		reg.Register(Registration{WorkerRef: ref, PeerInitURL: &peer})
+		admit(reg, ref, "disk", keyRange(100, 100))
+	}
+	admit(reg, a, CPULocation, keyRange(1, 1))
+	admit(reg, c, CPULocation, keyRange(1, 1))
+
+	s := reg.NewSearch("")
+	defer s.Close()
+	p := new(peerSearch)
+	first := reg.workers[a].stream(CPULocation)
+	moved := false
+	reg.probe(1, reg.idx.Holders(1), func(st *stream) {
+		s.open(st)
+		p.open(st, "asker")
+		if !moved {
+			moved = true
+			reg.Deregister(a)
+			admit(reg, b, CPULocation, keyRange(1, 1))
+			reg.Deregister(c)
+		}
+	})
+	if next := reg.workers[b].stream(CPULocation); next.slot != first.slot {
+		t.Fatalf("stream slots %d and %d: the test wants one slot for both", first.slot, next.slot)
+	}
+	s.ends = append(s.ends, 1) // the rest of Next
+	for i := range s.candidates {
+		s.candidates[i].steps = 1
+	}
+	found := false
+	for _, h := range s.Hits() {
+		found = found || h.Instance == b.Instance && h.Location == CPULocation
+	}
+	if !found {
+		t.Errorf("hits %+v, want %q among them", s.Hits(), b.Instance)
+	}
+	if n := len(p.runs); n != 2 || p.runs[1].stream.worker.ref != b {
+		t.Errorf("%d peers met, want a's and then b's", n)
+	}
+}

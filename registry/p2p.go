@@ -73,8 +73,11 @@ func (r *Registry) P2PLookup(asker WorkerRef, keys []Key) (P2PHit, bool) {
 }
 
 func (s *peerSearch) open(st *stream, askerInstance string) {
-	if st.worker.instance.id == askerInstance || s.streams.get(st.slot) >= 0 {
+	if st.worker.instance.id == askerInstance {
 		return
+	}
+	if i := s.streams.get(st.slot); i >= 0 && s.runs[i].stream == st {
+		return // met a second time
 	}
 	url := st.worker.peer.Load()
 	if url == nil || *url == "" {

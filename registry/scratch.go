@@ -16,7 +16,7 @@ func (t *slotTable) get(slot uint32) int32 {
 	return t.at[slot] - 1
 }
 
-// set notes a position for a slot that has none.
+// set notes a position for a slot, in the place of what its last owner had.
 func (t *slotTable) set(slot uint32, pos int) {
 	if int(slot) >= len(t.at) {
 		t.at = append(t.at, make([]int32, int(slot)+1-len(t.at))...)

@@ -143,7 +143,8 @@ func (s *Search) open(st *stream) {
 	} else if s.ranks[ri].worker != w {
 		return
 	}
-	if s.streams.get(st.slot) < 0 {
+	// What stands at the slot may be of a stream that ended while we looked.
+	if i := s.streams.get(st.slot); i < 0 || s.runs[i].stream != st {
 		s.streams.set(st.slot, len(s.runs))
 		s.runs = append(s.runs, streamRun{stream: st, next: c.runs, steps: 1})
 		c.runs = int32(len(s.runs) - 1)
