@@ -100,24 +100,30 @@ func newCrashLoad(t *testing.T, r *Replica, c *client, name string, seed uint64)
 	return l
 }
 
+// fleet starts workers. They soon give up on an answer, so that a heartbeat lost by the
+// kill does not hold a round up; a start on a busy machine may then take a second try.
 func (l *crashLoad) fleet(r *Replica, kind string, instances, ranks int, seed uint64) *simworker.Fleet {
 	l.t.Helper()
-	f, err := simworker.NewFleet(simworker.FleetOptions{
-		Instances: instances, Ranks: ranks, Seed: seed, Name: l.name + "-" + kind + "-",
-		Endpoints: []simworker.Endpoint{{Pull: r.PullAddr(), Reply: r.ReplyAddr()}},
-		Worker: simworker.Options{
-			ChunkSize: crashChunk, HeartbeatEvery: 100 * time.Millisecond, HeartbeatDelay: 20 * time.Millisecond,
-			AnswerTimeout: 2 * time.Second, BatchDelay: 2 * time.Millisecond,
-			Sync: simworker.SyncOptions{Delay: -1, Poll: 20 * time.Millisecond, Pause: -1, Retry: 50 * time.Millisecond},
-		},
-	})
-	if err == nil {
-		err = f.Start(l.t.Context())
+	for try := 0; ; try++ {
+		f, err := simworker.NewFleet(simworker.FleetOptions{
+			Instances: instances, Ranks: ranks, Seed: seed, Name: l.name + "-" + kind + "-",
+			Endpoints: []simworker.Endpoint{{Pull: r.PullAddr(), Reply: r.ReplyAddr()}},
+			Worker: simworker.Options{
+				ChunkSize: crashChunk, HeartbeatEvery: 100 * time.Millisecond, HeartbeatDelay: 20 * time.Millisecond,
+				AnswerTimeout: 700 * time.Millisecond, BatchDelay: 2 * time.Millisecond,
+				Sync: simworker.SyncOptions{Delay: -1, Poll: 20 * time.Millisecond, Pause: -1, Retry: 50 * time.Millisecond},
+			},
+		})
+		if err == nil {
+			err = f.Start(l.t.Context())
+		}
+		switch {
+		case err == nil:
+			return f
+		case try == 3:
+			l.t.Fatalf("start fleet %s: %v", kind, err)
+		}
 	}
-	if err != nil {
-		l.t.Fatalf("start fleet %s: %v", kind, err)
-	}
-	return f
 }
 
 // stop ends everything that is left of the load.

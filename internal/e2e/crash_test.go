@@ -45,8 +45,11 @@ type killing struct {
 // commands and registrations.
 func TestCrash_UnderLoad(t *testing.T) {
 	rounds := 6
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		rounds = 2
+	case raceEnabled: // slow
+		rounds = 4
 	}
 	run := newCrashRun(t)
 	for i := range rounds {
@@ -110,7 +113,9 @@ func (run *crashRun) round(name string, how killing) {
 	l.churn.Wait()
 	l.sayMore(run.rng)
 	l.drained("all that was said after the restart")
-	l.awaitHeartbeats(l.heartbeats())
+	if how.drain { // elsewhere those with losses have had heartbeats until they were synced
+		l.awaitHeartbeats(l.heartbeats())
+	}
 
 	run.promptsFound()
 	cut := run.commandsKept(l)
