@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
@@ -44,9 +45,14 @@ type FSM struct {
 	counts   counters
 
 	// of raft's FSM goroutine
-	dec         decoder
+	dec     decoder
+	failure *RefusedError
+
+	// mu is held while one entry changes the registry and index moves on to it, so
+	// that who holds it stands between two entries. Raft's FSM goroutine alone
+	// writes what it guards. It is taken before the registry's own lock.
+	mu          sync.Mutex
 	index, term uint64 // of the last entry seen
-	failure     *RefusedError
 }
 
 var (
@@ -79,6 +85,19 @@ func (f *FSM) WaitApplied(ctx context.Context, index uint64) error {
 	return f.applied.Wait(ctx, index)
 }
 
+// Digest returns the state's digest and the index that it stands for. The index may
+// be a little ahead of Applied.
+//
+// Cost: entries wait while the state but the keys is written down, milliseconds with
+// thousands of workers; it is hashed beside them.
+func (f *FSM) Digest() (index uint64, d registry.Digest) {
+	f.mu.Lock()
+	index = f.index
+	state := f.Registry().State()
+	f.mu.Unlock()
+	return index, state.Digest()
+}
+
 // Apply applies one entry; doc.go says what it answers.
 func (f *FSM) Apply(log *raft.Log) any {
 	return f.ApplyBatch([]*raft.Log{log})[0]
@@ -89,8 +108,8 @@ func (f *FSM) Apply(log *raft.Log) any {
 func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 	results := make([]any, len(logs))
 	for i, log := range logs {
-		if f.failure == nil && log.Type == raft.LogCommand {
-			results[i], f.failure = f.apply(log)
+		if f.failure == nil {
+			results[i], f.failure = f.step(log)
 		}
 		if f.failure != nil {
 			for ; i < len(logs); i++ {
@@ -98,7 +117,6 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 			}
 			break
 		}
-		f.index, f.term = log.Index, log.Term
 	}
 	if f.index != f.applied.Reached() {
 		f.applied.Publish(f.index)
@@ -119,6 +137,19 @@ func (f *FSM) stop() {
 	if f.opts.OnFatal != nil {
 		f.opts.OnFatal(f.failure)
 	}
+}
+
+// step goes from one entry to the next.
+func (f *FSM) step(log *raft.Log) (result any, failure *RefusedError) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if log.Type == raft.LogCommand {
+		result, failure = f.apply(log)
+	}
+	if failure == nil {
+		f.index, f.term = log.Index, log.Term
+	}
+	return result, failure
 }
 
 // apply applies one command entry, whole or not at all. A panic below is a bug of

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -256,5 +258,42 @@ func TestFSM_KeepsNothingOfTheLog(t *testing.T) {
 	}
 	if x, y := a.Registry().Workers(""), b.Registry().Workers(""); !reflect.DeepEqual(x, y) || len(x) == 0 {
 		t.Errorf("workers %v\nand %v", x, y)
+	}
+}
+
+// TestFSM_DigestOfItsIndex takes digests while entries are applied: each must be the
+// one that the entries up to its index give.
+func TestFSM_DigestOfItsIndex(t *testing.T) {
+	const entries, batch = 2000, 8
+	logs := make([]*raft.Log, entries)
+	want := make([]registry.Digest, entries+1) // by index
+	alone, _ := newFSM(t)
+	want[0] = alone.Registry().Digest()
+	for i := range logs {
+		logs[i] = command(uint64(i+1), EncodeSetMember(registry.Member{NodeID: "n", URL: strconv.Itoa(i)}))
+		alone.Apply(logs[i])
+		want[i+1] = alone.Registry().Digest()
+	}
+
+	f, _ := newFSM(t)
+	done := make(chan struct{})
+	go func() { // ends with the entries
+		defer close(done)
+		for part := range slices.Chunk(logs, batch) {
+			f.ApplyBatch(part)
+		}
+	}()
+	for busy := true; busy; {
+		select {
+		case <-done:
+			busy = false
+		default:
+		}
+		if index, got := f.Digest(); got != want[index] {
+			t.Fatalf("digest with index %d is %v, want %v", index, got, want[index])
+		}
+	}
+	if index, _ := f.Digest(); index != entries {
+		t.Errorf("last digest has index %d, want %d", index, entries)
 	}
 }

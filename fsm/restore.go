@@ -24,8 +24,10 @@ func (f *FSM) Restore(source io.ReadCloser) error {
 	if header.index < f.index {
 		f.logger.Warn("restored snapshot is older than the state it replaces", "index", header.index, "was", f.index)
 	}
+	f.mu.Lock()
 	f.registry.Store(reg)
 	f.index, f.term = header.index, header.term
+	f.mu.Unlock()
 	f.counts.restores.Add(1)
 	f.applied.Publish(f.index)
 	f.logger.Info("snapshot restored", "index", header.index, "term", header.term)

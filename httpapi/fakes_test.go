@@ -58,18 +58,22 @@ func (n *fakeNode) Snapshot(ctx context.Context) error {
 
 // fakeState is a registry of its own.
 type fakeState struct {
-	reg     atomic.Pointer[registry.Registry]
-	applied func() uint64
+	reg      atomic.Pointer[registry.Registry]
+	applied  func() uint64
+	digested uint64 // index of the digest
 }
 
 func newState() *fakeState {
-	s := &fakeState{applied: func() uint64 { return 7 }}
+	s := &fakeState{applied: func() uint64 { return 7 }, digested: 8}
 	s.reg.Store(registry.New(registry.Options{Shards: 4}))
 	return s
 }
 
 func (s *fakeState) Registry() *registry.Registry { return s.reg.Load() }
 func (s *fakeState) Applied() uint64              { return s.applied() }
+func (s *fakeState) Digest() (uint64, registry.Digest) {
+	return s.digested, s.Registry().Digest()
+}
 func (s *fakeState) Stats() fsm.Stats {
 	return fsm.Stats{Entries: 21, Operations: 22, Duplicates: 23, Restores: 24}
 }

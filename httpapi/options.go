@@ -38,6 +38,8 @@ type State interface {
 	Registry() *registry.Registry
 	// Applied is the index that the registry shows at least.
 	Applied() uint64
+	// Digest is the state's, and the index that it stands for.
+	Digest() (index uint64, d registry.Digest)
 	Stats() fsm.Stats
 }
 

@@ -14,13 +14,20 @@ const digestVersion = 1
 // String returns the digest as people compare it.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
-// Digest returns the digest of the present state. Cost: it writes the whole state but
-// the index down, milliseconds with thousands of workers; keys cost nothing, they are
-// summed up as they come and go.
-func (r *Registry) Digest() Digest {
+// State returns the present state but the index. Cost: it writes all of it down, under
+// the lock, milliseconds with thousands of workers; keys cost nothing, they are summed
+// up as they come and go.
+func (r *Registry) State() State {
 	r.mu.RLock()
+	defer r.mu.RUnlock()
 	st, _ := r.capture()
-	r.mu.RUnlock()
+	return st
+}
+
+// Digest returns the digest of the present state. Cost: State, and a hash of it beside
+// the writer.
+func (r *Registry) Digest() Digest {
+	st := r.State()
 	return st.Digest()
 }
 
