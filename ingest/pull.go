@@ -39,24 +39,47 @@ func (p *puller) run() error {
 		}
 		p.wake.Drain()
 		for !p.ended.Load() {
-			parts, from, err := receive(p.sock)
-			if interrupted(err) {
+			more, err := p.take()
+			if err != nil {
+				return err
+			}
+			if !more {
 				break
 			}
-			if err != nil {
-				return fmt.Errorf("receive on %s: %w", p.name, err)
-			}
-			p.s.stats.pull.more.Store(true) // until an attempt to receive finds nothing
-			p.s.stats.pull.active.Add(1)
-			for _, part := range parts {
-				p.s.stats.pull.messages.Add(1)
-				p.part(part, from)
-			}
-			p.s.stats.pull.active.Add(-1)
 		}
-		p.s.stats.pull.more.Store(false)
+	}
+	// What had arrived when the stop came would be lost with the socket. Bounded, since
+	// workers go on sending.
+	for range maxRest {
+		if more, err := p.take(); err != nil || !more {
+			return err
+		}
 	}
 	return nil
+}
+
+// maxRest is how many messages are still taken at a stop: libzmq's own queue of a few
+// busy workers.
+const maxRest = 4096
+
+// take handles one message, if one has arrived.
+func (p *puller) take() (more bool, err error) {
+	parts, from, err := receive(p.sock)
+	if interrupted(err) {
+		p.s.stats.pull.more.Store(false)
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("receive on %s: %w", p.name, err)
+	}
+	p.s.stats.pull.more.Store(true) // until an attempt to receive finds nothing
+	p.s.stats.pull.active.Add(1)
+	for _, part := range parts {
+		p.s.stats.pull.messages.Add(1)
+		p.part(part, from)
+	}
+	p.s.stats.pull.active.Add(-1)
+	return true, nil
 }
 
 // stop makes run return. Any goroutine.

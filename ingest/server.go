@@ -151,6 +151,9 @@ func (s *Server) Serve(ctx context.Context) error {
 		pulling.Add(1)
 		loops.Go(func() error {
 			defer pulling.Done()
+			// Closed as soon as it is not read any more: what a worker sends from then on
+			// waits with the worker, and is not lost in a socket of ours.
+			defer p.sock.Close()
 			return p.run()
 		})
 	}
@@ -198,7 +201,9 @@ func (s *Server) Close() error {
 	var faults []error
 	for _, p := range s.pullers {
 		p.wake.Close()
-		faults = append(faults, p.sock.Close())
+		if stopped == nil { // else run's end has closed it
+			faults = append(faults, p.sock.Close())
+		}
 	}
 	for _, r := range s.routers {
 		r.wake.Close()
