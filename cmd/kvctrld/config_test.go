@@ -166,6 +166,23 @@ func TestConfig_EnginesEnvironment(t *testing.T) {
 	mustLoad(t, nil, nil, []string{"LMCACHE_CONTROLLER_PULL_URL=h:8300", "LMCACHE_CONTROLLER_REPLY_URL=h:8400", "LMCACHE_CONTROLLER_URL=h:9001", "LMCACHE_ENABLE_CONTROLLER=true"})
 }
 
+// A Service named kvctrl gives every pod beside it these variables.
+func TestConfig_KubernetesServiceLinks(t *testing.T) {
+	c := mustLoad(t, nil, nil, []string{
+		"KVCTRL_SERVICE_HOST=10.0.0.1", "KVCTRL_SERVICE_PORT=9000", "KVCTRL_SERVICE_PORT_REST=9000", "KVCTRL_PORT=tcp://10.0.0.1:9000",
+		"KVCTRL_PORT_9000_TCP=tcp://10.0.0.1:9000", "KVCTRL_PORT_9000_TCP_PROTO=tcp", "KVCTRL_PORT_9000_TCP_PORT=9000", "KVCTRL_PORT_9000_TCP_ADDR=10.0.0.1",
+	})
+	if diff := cmp.Diff(mustLoad(t, nil, nil, nil), c); diff != "" {
+		t.Errorf("they changed something:\n%s", diff)
+	}
+	if c := mustLoad(t, nil, nil, []string{"KVCTRL_PORT=9001"}); c.Port != 9001 {
+		t.Errorf("KVCTRL_PORT=9001 gave port %d", c.Port)
+	}
+	if _, err := load(t, nil, nil, []string{"KVCTRL_SERVICE=x"}); err == nil {
+		t.Error("KVCTRL_SERVICE was taken")
+	}
+}
+
 func TestConfig_AllFaultsAtOnce(t *testing.T) {
 	_, err := load(t, []string{"--port", "-1", "--max-syncs", "0"}, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "port is -1") || !strings.Contains(err.Error(), "max-syncs is 0") {
