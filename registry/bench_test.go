@@ -134,3 +134,29 @@ func BenchmarkSnapshot(b *testing.B) {
 		reg.Snapshot().Release()
 	}
 }
+
+// BenchmarkSnapshot_Syncs is in the midst of four full syncs during which 240 000 keys
+// each were evicted.
+func BenchmarkSnapshot_Syncs(b *testing.B) {
+	reg := New(Options{})
+	rng := rand.New(rand.NewPCG(1, 2))
+	evict := make(Bitmap, 60_000/8)
+	for i := range evict {
+		evict[i] = 0xff
+	}
+	for i := range 4 {
+		st := StreamRef{WorkerRef{fmt.Sprint("i", i), 0}, CPULocation}
+		reg.Register(Registration{WorkerRef: st.WorkerRef})
+		reg.SyncStart(SyncStart{Stream: st, SyncID: "s", BatchCount: 1})
+		for range 4 {
+			keys := make([]Key, 60_000)
+			for j := range keys {
+				keys[j] = Key(rng.Uint64())
+			}
+			reg.ApplyOps(Ops{Stream: st, Keys: keys, Evict: evict})
+		}
+	}
+	for b.Loop() {
+		reg.Snapshot().Release()
+	}
+}

@@ -14,13 +14,14 @@ const digestVersion = 1
 // String returns the digest as people compare it.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
-// State returns the present state but the index. Cost: it writes all of it down, under
-// the lock, milliseconds with thousands of workers; keys cost nothing, they are summed
-// up as they come and go.
+// State returns the present state but the index, for its Digest, which is computed
+// beside the writer: the sets in it are in no order before. Cost: it writes all of it
+// down, under the lock, milliseconds with thousands of workers; keys cost nothing, they
+// are summed up as they come and go.
 func (r *Registry) State() State {
 	r.mu.RLock()
-	defer r.mu.RUnlock()
 	st, _ := r.capture()
+	r.mu.RUnlock()
 	return st
 }
 
@@ -34,6 +35,7 @@ func (r *Registry) Digest() Digest {
 // Digest returns the digest of a state. What keys a holder has goes in as their count
 // and sum, so a state and its index are proven to fit by Loader.Finish alone.
 func (s *State) Digest() Digest {
+	s.settle()
 	d := digester{hash: sha256.New()}
 	d.u64(digestVersion)
 	d.i64(int64(s.Time))

@@ -7,7 +7,7 @@ import "github.com/kvctrl/kvctrl/registry/index"
 //
 // Concurrency: any goroutine, one at a time, beside the writer.
 type Snapshot struct {
-	state   State
+	state   State // not settled before it is asked for: raft's FSM goroutine takes snapshots
 	frozen  *index.Frozen[*stream]
 	numbers map[*index.Holder[*stream]]uint32
 	emitted []uint32 // scratch of Shard
@@ -17,7 +17,8 @@ type Snapshot struct {
 // index keeps what it overwrites.
 //
 // Cost: it copies the state but the index. Of that only the evicted keys of running
-// syncs and 10 000 finished events are large: single milliseconds.
+// syncs, 10 000 finished events and tens of thousands of workers are large: single
+// milliseconds, and some more in the midst of several syncs (DESIGN.md).
 func (r *Registry) Snapshot() *Snapshot {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -34,7 +35,10 @@ func (r *Registry) Snapshot() *Snapshot {
 }
 
 // State returns the state but the index. It must not be changed.
-func (s *Snapshot) State() State { return s.state }
+func (s *Snapshot) State() State {
+	s.state.settle()
+	return s.state
+}
 
 // Shards returns how many parts the index has.
 func (s *Snapshot) Shards() int { return s.frozen.Shards() }

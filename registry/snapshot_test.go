@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -68,6 +69,36 @@ func load(st State, keys map[Key][]uint32) (*Registry, error) {
 		}
 	}
 	return l.Finish()
+}
+
+// TestState_SetsOfSyncsInOrder: the sets that are put in order beside the writer are so
+// in what a snapshot gives and in what is hashed.
+func TestState_SetsOfSyncsInOrder(t *testing.T) {
+	reg := New(Options{})
+	ref := WorkerRef{"a", 0}
+	cpu := StreamRef{ref, CPULocation}
+	reg.Register(Registration{WorkerRef: ref})
+	reg.SyncStart(SyncStart{Stream: cpu, SyncID: "s", BatchCount: 10_000})
+	for id := int64(9_999); id > 0; id -= 100 { // one or two to a word: in the order of a map
+		reg.SyncBatch(SyncBatch{Stream: cpu, SyncID: "s", BatchID: id})
+	}
+	reg.ApplyOps(Ops{Stream: cpu, Keys: keyRange(1, 100), Evict: bytes.Repeat([]byte{0xff}, 13)})
+	var digests []Digest
+	for range 2 {
+		st, _ := contents(reg)
+		y := st.Workers[0].Streams[0].Sync
+		if !slices.IsSorted(y.Received) || len(y.Received) != 100 {
+			t.Errorf("%d batches received: %v, want 100 ascending", len(y.Received), y.Received)
+		}
+		if !slices.Equal(y.Evicted, keyRange(1, 100)) {
+			t.Errorf("evicted %v, want 1 to 100", y.Evicted)
+		}
+		fresh := reg.State()
+		digests = append(digests, st.Digest(), fresh.Digest(), reg.Digest())
+	}
+	if len(slices.Compact(digests)) != 1 {
+		t.Errorf("digests of one state: %v", digests)
+	}
 }
 
 // leaves calls visit for every number, string and flag in v.

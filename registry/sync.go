@@ -3,7 +3,6 @@ package registry
 import (
 	"fmt"
 	"math/bits"
-	"slices"
 
 	"github.com/kvctrl/kvctrl/registry/index"
 )
@@ -225,7 +224,7 @@ func (b *batchSet) list(limit int) []int64 {
 	return out
 }
 
-// ids returns the received ids, ascending.
+// ids returns the received ids, in no order.
 func (b *batchSet) ids() []int64 {
 	out := make([]int64, 0, b.received)
 	for word, set := range b.words {
@@ -233,6 +232,5 @@ func (b *batchSet) ids() []int64 {
 			out = append(out, word*64+int64(bits.TrailingZeros64(set)))
 		}
 	}
-	slices.Sort(out)
 	return out
 }
