@@ -39,6 +39,7 @@ type Options struct {
 	SessionMaxAge Micros // silence after which a session is forgotten (1 h)
 
 	MaxWorkers   int // workers registered at a time (65 536)
+	MaxRanks     int // of them of one instance (1 024)
 	MaxLocations int // streams of one worker (64)
 
 	// MaxSyncEvicts bounds the keys evicted during one full sync that are
@@ -62,6 +63,7 @@ func (o Options) withDefaults() Options {
 	def(&o.MaxOpenEvents, 4096)
 	def(&o.MaxSessions, 1024)
 	def(&o.MaxWorkers, 1<<16)
+	def(&o.MaxRanks, 1024)
 	def(&o.MaxLocations, 64)
 	def(&o.MaxSyncEvicts, 1<<18)
 	if o.EventMaxAge == 0 {
@@ -90,6 +92,7 @@ func (o Options) Validate() error {
 	positive("MaxSessions", int64(o.MaxSessions))
 	positive("SessionMaxAge", int64(o.SessionMaxAge))
 	positive("MaxWorkers", int64(o.MaxWorkers))
+	positive("MaxRanks", int64(o.MaxRanks))
 	positive("MaxLocations", int64(o.MaxLocations))
 	positive("MaxSyncEvicts", int64(o.MaxSyncEvicts))
 	if o.SyncThreshold < 0 || o.SyncThreshold > 1 {

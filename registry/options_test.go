@@ -14,13 +14,13 @@ func TestOptions_Validate(t *testing.T) {
 	}
 	err := Options{
 		MaxEvents: -1, MaxOpenEvents: -2, EventMaxAge: -3, MaxSessions: -4, SessionMaxAge: -5,
-		MaxWorkers: -6, MaxLocations: -7, MaxSyncEvicts: -8, SyncThreshold: 1.5, Shards: 3,
+		MaxWorkers: -6, MaxLocations: -7, MaxSyncEvicts: -8, MaxRanks: -9, SyncThreshold: 1.5, Shards: 3,
 	}.Validate()
 	if err == nil {
 		t.Fatal("nothing is wrong")
 	}
 	for _, want := range []string{"MaxEvents is -1", "MaxOpenEvents is -2", "EventMaxAge is -3", "MaxSessions is -4",
-		"SessionMaxAge is -5", "MaxWorkers is -6", "MaxLocations is -7", "MaxSyncEvicts is -8", "SyncThreshold is 1.5", "shards 3"} {
+		"SessionMaxAge is -5", "MaxWorkers is -6", "MaxLocations is -7", "MaxSyncEvicts is -8", "MaxRanks is -9", "SyncThreshold is 1.5", "shards 3"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not named in:\n%v", want, err)
 		}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 
@@ -81,8 +82,8 @@ func (r *Registry) Register(g Registration) RegisterResult {
 
 	w, known := r.workers[g.WorkerRef]
 	if !known {
-		if len(r.workers) >= r.opts.MaxWorkers {
-			return RegisterResult{Refused: "too many workers: deregister some, or lower the worker timeout"}
+		if refused := r.full(g.Instance); refused != "" {
+			return RegisterResult{Refused: refused}
 		}
 		w = r.addWorker(g.WorkerRef)
 	}
@@ -131,6 +132,17 @@ func (r *Registry) deregister(ref WorkerRef) bool {
 		r.instanceSlots.free(inst.slot)
 	}
 	return true
+}
+
+// full says why an instance gets no further worker, if so.
+func (r *Registry) full(instance string) (refused string) {
+	if n := len(r.workers); n >= r.opts.MaxWorkers {
+		return fmt.Sprintf("%d workers are registered, the most there may be: deregister some, or lower the worker timeout", n)
+	}
+	if inst := r.byID[instance]; inst != nil && len(inst.workers) >= r.opts.MaxRanks {
+		return fmt.Sprintf("instance %q has %d workers, the most there may be: give each engine an instance id of its own", instance, len(inst.workers))
+	}
+	return ""
 }
 
 func (r *Registry) addWorker(ref WorkerRef) *worker {

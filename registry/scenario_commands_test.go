@@ -24,6 +24,7 @@ var commands = map[string]func(*player, *words) string{
 		p.opts.MaxOpenEvents = int(w.number("max-open-events", 0))
 		p.opts.MaxSessions = int(w.number("max-sessions", 0))
 		p.opts.MaxWorkers = int(w.number("max-workers", 0))
+		p.opts.MaxRanks = int(w.number("max-ranks", 0))
 		p.opts.MaxLocations = int(w.number("max-locations", 0))
 		p.opts.MaxSyncEvicts = int(w.number("max-sync-evicts", 0))
 		p.reg = New(p.opts)

@@ -1,6 +1,10 @@
 package registry
 
-import "github.com/kvctrl/kvctrl/registry/index"
+import (
+	"fmt"
+
+	"github.com/kvctrl/kvctrl/registry/index"
+)
 
 // stream is the events of one location of one worker, and what they add up to.
 type stream struct {
@@ -71,7 +75,7 @@ func (r *Registry) openStream(w *worker, location string) (st *stream, refused s
 		return st, ""
 	}
 	if len(w.streams) >= r.opts.MaxLocations {
-		return nil, "too many locations on one worker"
+		return nil, fmt.Sprintf("worker %q/%d has %d locations, the most there may be: %q is not kept", w.ref.Instance, w.ref.Worker, len(w.streams), location)
 	}
 	st = r.newStream(w, location, r.nextNumber())
 	st.lossy = w.adopted
