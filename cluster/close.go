@@ -26,12 +26,18 @@ const (
 // the cluster.
 //
 // It returns within its own limits or when ctx ends, and says what would not stop.
-// Calls after the first wait for it and return the same.
+// Calls after the first wait for it, until their own ctx ends, and return the same.
 func (n *Node) Close(ctx context.Context) error {
-	n.closeOnce.Do(func() {
-		defer close(n.closed)
+	if !n.closing.Swap(true) {
 		n.closeErr = n.close(ctx)
-	})
+		close(n.closed)
+		return n.closeErr
+	}
+	select {
+	case <-n.closed: // also when ctx has ended since
+		return n.closeErr
+	default:
+	}
 	select {
 	case <-n.closed:
 		return n.closeErr
@@ -56,13 +62,12 @@ func (n *Node) close(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("close: %s: %w", what, err))
 		}
 	}
-	n.closing.Store(true)
 	n.calls.close()
-	close(n.stopping)
+	n.stop()
 	step("leader tasks", tasksLimit, func(ctx context.Context) error { return within(ctx, func() error { n.loops.Wait(); return nil }) })
 	if !broken {
 		step("proposals", drainLimit, func(ctx context.Context) error { n.calls.wait(ctx); return nil })
-		n.handOver()
+		n.handOver(ctx)
 	}
 	shutdown := n.raft.Shutdown()
 	close(n.gone)

@@ -50,7 +50,7 @@ func (n *Node) lead() {
 		case err := <-failed:
 			stop(err)
 			n.log.Warn("work of this term ended, handing leadership over", "error", err)
-			n.handOver()
+			n.handOver(context.Background())
 			retry = time.After(retryTerm)
 		case <-retry:
 			retry = nil
@@ -164,12 +164,12 @@ func (n *Node) settleAddress(ctx context.Context) error {
 }
 
 // handOver gives leadership to another voter, if there is one, and waits for it as
-// long as raft tries.
-func (n *Node) handOver() {
+// long as raft tries, or until ctx ends.
+func (n *Node) handOver(ctx context.Context) {
 	if _, ok := soleVoter(n.configuration()); ok || n.raft.State() != raft.Leader {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*n.times.hold())
+	ctx, cancel := context.WithTimeout(ctx, 2*n.times.hold())
 	defer cancel()
 	if err := n.await(ctx, func() error { return n.raft.LeadershipTransfer().Error() }); err != nil {
 		n.log.Warn("leadership was not handed over", "error", err)

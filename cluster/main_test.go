@@ -36,6 +36,8 @@ type ledger struct {
 	lines []string
 	own   int
 	gate  chan struct{} // when set, ApplyBatch waits for it
+
+	persist func() // when set, called by Persist
 }
 
 var errRefusedByLedger = errors.New("the ledger refuses this")
@@ -92,13 +94,17 @@ func (l *ledger) has(line string) bool { return slices.Contains(l.all(), line) }
 type ledgerSnapshot struct {
 	Applied uint64
 	Lines   []string
+	persist func()
 }
 
 func (l *ledger) Snapshot() (raft.FSMSnapshot, error) {
-	return &ledgerSnapshot{l.Applied(), l.all()}, nil
+	return &ledgerSnapshot{l.Applied(), l.all(), l.persist}, nil
 }
 
 func (s *ledgerSnapshot) Persist(sink raft.SnapshotSink) error {
+	if s.persist != nil {
+		s.persist()
+	}
 	if err := json.NewEncoder(sink).Encode(s); err != nil {
 		return errors.Join(err, sink.Cancel())
 	}

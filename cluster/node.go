@@ -40,17 +40,18 @@ type Node struct {
 	futures intake         // goroutines that wait for raft's answers
 	loops   sync.WaitGroup // the node's own goroutines
 
-	stopping chan struct{} // closed when Close begins
-	gone     chan struct{} // closed when raft's answers are no longer waited for
-	closing  atomic.Bool
+	life     context.Context // ends when Close begins
+	stop     context.CancelFunc
+	stopping <-chan struct{}       // of life
+	gone     chan struct{}         // closed when raft's answers are no longer waited for
+	closing  atomic.Bool           // Close has been called
 	failure  atomic.Pointer[error] // what OnFatal was told
 
 	transferRefused transferWatch
 	proposals       counters
 
-	closeOnce sync.Once
-	closed    chan struct{}
-	closeErr  error
+	closed   chan struct{} // closed when Close has returned
+	closeErr error         // set before
 }
 
 // parts are what a node stands on, from the disk and the network or, in tests,
@@ -137,12 +138,14 @@ func diskParts(ctx context.Context, o Options, undo *undoList) (parts, error) {
 
 // start runs a node on its parts. On an error the parts are still the caller's.
 func start(o Options, p parts) (*Node, error) {
+	life, stop := context.WithCancel(context.Background())
 	n := &Node{
 		opts: o, times: o.timings(), id: p.nodeID, log: o.Logger.Named("cluster"), parts: p,
-		entries:  entries{node: p.nodeID},
-		machine:  &termMachine{StateMachine: o.FSM},
-		slots:    make(chan struct{}, o.MaxInFlight),
-		stopping: make(chan struct{}), gone: make(chan struct{}), closed: make(chan struct{}),
+		entries: entries{node: p.nodeID},
+		machine: &termMachine{StateMachine: o.FSM},
+		slots:   make(chan struct{}, o.MaxInFlight),
+		life:    life, stop: stop, stopping: life.Done(),
+		gone: make(chan struct{}), closed: make(chan struct{}),
 	}
 	n.store = &watchedStore{store: p.store, path: p.storePath, limit: o.StoreTimeout, hook: o.Hooks.StoreCall, fatal: n.fail}
 	cache, err := raft.NewLogCache(128, n.store) // 512 entries of 64 KB would pin 32 MB

@@ -291,6 +291,34 @@ func TestClose_DuringProposals(t *testing.T) {
 	}
 }
 
+// TestClose_Again: a call after the first has the first one's outcome, also with a ctx
+// that has ended; one beside the first waits no longer than its ctx.
+func TestClose_Again(t *testing.T) {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	release := make(chan struct{})
+	o := testOptions(t, "")
+	o.LeaderTasks = []LeaderTask{{Name: "stays", Run: func(context.Context, uint64) error { <-release; return nil }}}
+	n := mustStart(t, o, newMemory(1).parts(1))
+	await(t, "ready", n.Ready)
+	first := make(chan error, 1)
+	go func() { first <- n.Close(ctxFor(t, 20*time.Second)) }()
+	<-n.stopping
+	if err := n.Close(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("beside the first: %v, want its own ctx's error", err)
+	}
+	close(release)
+	want := <-first
+	if want != nil {
+		t.Errorf("first: %v", want)
+	}
+	for range 20 {
+		if err := n.Close(ended); err != want {
+			t.Fatalf("after the first: %v, want %v", err, want)
+		}
+	}
+}
+
 func TestOpen_PortInUse(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

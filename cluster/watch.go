@@ -43,7 +43,7 @@ func (n *Node) watch() {
 		if n.bytesSinceSnapshot() < n.opts.SnapshotBytes || now.Before(again) {
 			continue
 		}
-		if err := n.takeSnapshot(context.Background()); err != nil && !errors.Is(err, ErrStopped) {
+		if err := n.takeSnapshot(n.life); err != nil && n.life.Err() == nil {
 			n.log.Warn("snapshot for the sake of log bytes failed", "error", err)
 			again = now.Add(n.opts.SnapshotInterval)
 		}

@@ -42,6 +42,37 @@ func TestWatch_SnapshotByBytes(t *testing.T) {
 	})
 }
 
+// A snapshot that takes long does not hold up the rest of Close: raft is told to stop,
+// and only then is it waited for.
+func TestClose_WhileWatchTakesSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun, told := make(chan struct{}), make(chan struct{})
+		o := testOptions(t, "")
+		o.SnapshotBytes = 1 << 20
+		o.FSM = &ledger{persist: func() {
+			close(begun)
+			<-told
+		}}
+		n := mustStart(t, o, newMemory(1).parts(1))
+		await(t, "ready", n.Ready)
+		line := "x:" + strings.Repeat("v", 100<<10)
+		for range 11 {
+			mustPropose(t, n, line)
+		}
+		<-begun
+		go func() { // ends in Close
+			<-n.gone
+			close(told)
+		}()
+		start := time.Now()
+		mustClose(t, n)
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("Close took %v", took)
+		}
+		<-time.After(time.Minute)
+	})
+}
+
 // What the log held before a restart counts, too: it is what the next restart reads.
 func TestWatch_BytesOfEarlierRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
