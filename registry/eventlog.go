@@ -203,9 +203,9 @@ func (l *eventLog) interrupt(term uint64, at Micros, opts Options) (ids []string
 }
 
 // expire drops the finished events that are too old. They are looked at in order of
-// finish, so an event whose leader's clock was ahead keeps later ones a little.
-func (l *eventLog) expire(now Micros, opts Options) {
-	for l.head < len(l.finished) && now-l.finished[l.head].Finished > opts.EventMaxAge {
+// finish, so an event whose leader's clock was ahead keeps later ones as long as itself.
+func (l *eventLog) expire(at Micros, opts Options) {
+	for l.head < len(l.finished) && at-l.finished[l.head].Finished > opts.EventMaxAge {
 		l.dropOldest()
 	}
 }

@@ -35,9 +35,20 @@ func (r *Registry) Lease(l Lease) {
 func (r *Registry) judgeLiveness(at, silence Micros) {
 	for _, inst := range r.instances {
 		for _, w := range inst.workers {
+			w.lastHeard, w.lastHeartbeat = notAhead(w.lastHeard, at), notAhead(w.lastHeartbeat, at)
 			w.suspect.Store(silence > 0 && w.beats && at-w.lastHeard > silence)
 		}
 	}
+}
+
+// notAhead takes a time for the lease's own when it is ahead of that by more than a
+// lease is under way. A clock was wrong, and what it said would hold until the right
+// ones get there.
+func notAhead(t, at Micros) Micros {
+	if t-at > expiryGrace {
+		return at
+	}
+	return t
 }
 
 func or(v, def Micros) Micros {

@@ -58,10 +58,11 @@ func New(opts Options) *Registry {
 	return r
 }
 
-// advance moves the registry's time forward and drops what is too old by it.
+// advance moves the registry's time forward and drops what is too old at the entry's
+// own: after an entry whose clock was ahead, events have their full age again.
 func (r *Registry) advance(at Micros) {
 	r.now = max(r.now, at)
-	r.events.expire(r.now, r.opts)
+	r.events.expire(at, r.opts)
 }
 
 func (r *Registry) nextNumber() uint64 {

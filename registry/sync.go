@@ -164,7 +164,11 @@ func (r *Registry) expireSyncs(at, timeout Micros) {
 	for _, inst := range r.instances {
 		for _, w := range inst.workers {
 			for _, st := range w.streams {
-				if st.sync != nil && at-st.sync.started > timeout {
+				if st.sync == nil {
+					continue
+				}
+				st.sync.started = notAhead(st.sync.started, at)
+				if at-st.sync.started > timeout {
 					r.failSync(st)
 				}
 			}
