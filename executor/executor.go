@@ -87,7 +87,7 @@ type Executor struct {
 	opts  Options
 	log   hclog.Logger
 	slots *slots
-	stats counters
+	stats *counters
 
 	mu     sync.Mutex
 	lead   *leadership     // nil while this replica does not lead
@@ -111,13 +111,22 @@ type run struct {
 	err         error
 }
 
+func (r *run) isCreated() bool {
+	select {
+	case <-r.created:
+		return true
+	default:
+		return false
+	}
+}
+
 // New makes an executor; it acts once Lead is called.
 func New(o Options) (*Executor, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("executor: %w", err)
 	}
 	o = o.withDefaults()
-	return &Executor{opts: o, log: o.Logger, slots: newSlots(), runs: map[string]*run{}}, nil
+	return &Executor{opts: o, log: o.Logger, slots: newSlots(), stats: newCounters(), runs: map[string]*run{}}, nil
 }
 
 // Lead gives the right to act until ctx ends, and returns when every command under
@@ -209,7 +218,11 @@ func (e *Executor) start(c Command) (*run, error) {
 	// last deadline or with l.ctx.
 	go func() {
 		defer l.wg.Done()
+		began := e.opts.Now()
 		ev, err := e.carryOut(l, c, tasks, r)
+		if r.isCreated() && ev.State.Final() {
+			e.stats.took(c.Kind, e.opts.Now().Sub(began))
+		}
 		e.mu.Lock()
 		delete(e.runs, c.EventID)
 		e.tokens -= tokens

@@ -2,9 +2,11 @@ package executor
 
 import (
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
+	"github.com/kvctrl/kvctrl/internal/histogram"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -12,9 +14,10 @@ import (
 type Stats struct {
 	Open     int               // commands under way
 	Finished map[Outcome]int64 // by kind and end
-	Buckets  []float64         // upper bounds of Answers, in seconds
-	Answers  []int64           // workers' answers by time taken; one more than Buckets
-	Seconds  float64           // sum of the times
+	// Commands are the seconds from a command's creation to its end in the log, of
+	// those that both happened here.
+	Commands map[registry.CommandKind]histogram.Snapshot
+	Answers  histogram.Snapshot // seconds until a worker answered, or was given up
 }
 
 // Outcome is a kind of command and how it ended: an event state, or "refused" when
@@ -24,14 +27,27 @@ type Outcome struct {
 	End  string
 }
 
-// answerBuckets spans a worker's usual answer (2 to 10 ms) to the longest deadline.
-var answerBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
-
 type counters struct {
+	answers  *histogram.Histogram
+	commands map[registry.CommandKind]*histogram.Histogram // of every kind; never written after newCounters
+
 	mu       sync.Mutex
 	finishes map[Outcome]int64
-	answers  []int64
-	seconds  float64
+}
+
+func newCounters() *counters {
+	c := &counters{
+		// From a worker's usual answer (2 to 10 ms) to the usual deadline.
+		answers:  histogram.New(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
+		commands: map[registry.CommandKind]*histogram.Histogram{},
+		finishes: map[Outcome]int64{},
+	}
+	for kind := range prefixes {
+		// A worker's answer and three commits, to waiting for the workers as long as for
+		// their answers.
+		c.commands[kind] = histogram.New(.0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60)
+	}
+	return c
 }
 
 func (c *counters) finished(kind registry.CommandKind, ev registry.Event, err error) {
@@ -45,38 +61,27 @@ func (c *counters) finished(kind registry.CommandKind, ev registry.Event, err er
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.finishes == nil {
-		c.finishes = map[Outcome]int64{}
-	}
 	c.finishes[Outcome{kind, end}]++
 }
 
-func (c *counters) asked(took time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.answers == nil {
-		c.answers = make([]int64, len(answerBuckets)+1)
-	}
-	i := 0
-	for i < len(answerBuckets) && took.Seconds() > answerBuckets[i] {
-		i++
-	}
-	c.answers[i]++
-	c.seconds += took.Seconds()
+func (c *counters) took(kind registry.CommandKind, d time.Duration) {
+	c.commands[kind].Observe(d.Seconds())
 }
+
+func (c *counters) asked(took time.Duration) { c.answers.Observe(took.Seconds()) }
 
 // Stats returns the counts so far.
 func (e *Executor) Stats() Stats {
 	e.mu.Lock()
 	open := len(e.runs)
 	e.mu.Unlock()
-	c := &e.stats
+	c := e.stats
+	s := Stats{Open: open, Commands: map[registry.CommandKind]histogram.Snapshot{}, Answers: c.answers.Snapshot()}
+	for kind, h := range c.commands {
+		s.Commands[kind] = h.Snapshot()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := Stats{Open: open, Finished: map[Outcome]int64{}, Buckets: answerBuckets, Answers: make([]int64, len(answerBuckets)+1), Seconds: c.seconds}
-	copy(s.Answers, c.answers)
-	for k, v := range c.finishes {
-		s.Finished[k] = v
-	}
+	s.Finished = maps.Clone(c.finishes)
 	return s
 }

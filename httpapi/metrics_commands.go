@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"github.com/kvctrl/kvctrl/executor"
+	"github.com/kvctrl/kvctrl/internal/histogram"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -22,5 +23,12 @@ func commandMetrics() []metric {
 					}
 				}
 			}},
+		{name: "kvctrl_command_seconds", help: "Time from a command's creation to its end in the log, however it ended.", labels: []string{"command"},
+			histograms: func(s *sample, emit func(histogram.Snapshot, ...string)) {
+				for _, k := range commandKinds {
+					emit(s.executor.Commands[k], string(k))
+				}
+			}},
+		spread("kvctrl_worker_answer_seconds", "Time until a worker that was asked to carry out a command answered, or was given up.", func(s *sample) histogram.Snapshot { return s.executor.Answers }),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/kvctrl/kvctrl/executor"
 	"github.com/kvctrl/kvctrl/fsm"
 	"github.com/kvctrl/kvctrl/ingest"
+	"github.com/kvctrl/kvctrl/internal/histogram"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -21,19 +22,25 @@ type sample struct {
 	executor executor.Stats
 }
 
-// metric is one family whose values come from a sample. values calls emit once per
-// series, with the values of labels.
+// metric is one family whose values come from a sample. values, or histograms in a
+// family of these, calls emit once per series, with the values of labels.
 type metric struct {
-	name   string
-	help   string
-	kind   prometheus.ValueType
-	labels []string
-	values func(s *sample, emit func(v float64, labels ...string))
+	name       string
+	help       string
+	kind       prometheus.ValueType // of values
+	labels     []string
+	values     func(s *sample, emit func(v float64, labels ...string))
+	histograms func(s *sample, emit func(h histogram.Snapshot, labels ...string))
 }
 
 // one is a family of a single series.
 func one(name, help string, kind prometheus.ValueType, v func(s *sample) float64) metric {
 	return metric{name: name, help: help, kind: kind, values: func(s *sample, emit func(float64, ...string)) { emit(v(s)) }}
+}
+
+// spread is a family of a single histogram.
+func spread(name, help string, v func(s *sample) histogram.Snapshot) metric {
+	return metric{name: name, help: help, histograms: func(s *sample, emit func(histogram.Snapshot, ...string)) { emit(v(s)) }}
 }
 
 const (
@@ -46,7 +53,6 @@ type sampler struct {
 	server  *Server
 	metrics []metric
 	descs   []*prometheus.Desc
-	answers *prometheus.Desc
 }
 
 func newSampler(s *Server) *sampler {
@@ -57,7 +63,6 @@ func newSampler(s *Server) *sampler {
 	for _, m := range c.metrics {
 		c.descs = append(c.descs, prometheus.NewDesc(m.name, m.help, m.labels, nil))
 	}
-	c.answers = prometheus.NewDesc("kvctrl_worker_answer_seconds", "Time that workers took to answer commands.", nil, nil)
 	return c
 }
 
@@ -65,7 +70,6 @@ func (c *sampler) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range c.descs {
 		ch <- d
 	}
-	ch <- c.answers
 }
 
 func (c *sampler) Collect(ch chan<- prometheus.Metric) {
@@ -75,24 +79,16 @@ func (c *sampler) Collect(ch chan<- prometheus.Metric) {
 		fsm: o.State.Stats(), ingest: o.Ingest.Stats(), executor: o.Executor.Stats(),
 	}
 	for i, m := range c.metrics {
+		if m.histograms != nil {
+			m.histograms(s, func(h histogram.Snapshot, labels ...string) {
+				ch <- prometheus.MustNewConstHistogram(c.descs[i], h.Count, h.Sum, h.Buckets, labels...)
+			})
+			continue
+		}
 		m.values(s, func(v float64, labels ...string) {
 			ch <- prometheus.MustNewConstMetric(c.descs[i], m.kind, v, labels...)
 		})
 	}
-	ch <- answerHistogram(c.answers, s.executor)
-}
-
-// answerHistogram turns the executor's buckets into Prometheus' cumulative ones.
-func answerHistogram(desc *prometheus.Desc, s executor.Stats) prometheus.Metric {
-	buckets := make(map[float64]uint64, len(s.Buckets))
-	var count uint64
-	for i, n := range s.Answers {
-		count += uint64(n)
-		if i < len(s.Buckets) {
-			buckets[s.Buckets[i]] = count
-		}
-	}
-	return prometheus.MustNewConstHistogram(desc, count, s.Seconds, buckets)
 }
 
 func flag(b bool) float64 {

@@ -14,6 +14,7 @@ import (
 	"github.com/kvctrl/kvctrl/cluster"
 	"github.com/kvctrl/kvctrl/executor"
 	"github.com/kvctrl/kvctrl/ingest"
+	"github.com/kvctrl/kvctrl/internal/histogram"
 	"github.com/kvctrl/kvctrl/lmcache"
 	"github.com/kvctrl/kvctrl/registry"
 )
@@ -30,7 +31,9 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 	}
 	r.node.status = cluster.Status{Role: "leader", Term: 31, Leader: cluster.Leader{NodeID: "n1"}, CommitIndex: 32, AppliedIndex: 33, LastSnapshotIndex: 34, LogBytes: 35, Nodes: []cluster.NodeStatus{{}, {Reachable: &no}}}
 	r.node.counters = cluster.Counters{Applied: 41, Refused: 42, Unknown: 43, ProposeTime: 44 * time.Second, InFlight: 45, StoreCalls: 46, StoreFailures: 47, StoreTime: 48 * time.Second, LogBytesSinceSnapshot: 49}
-	r.exec.stats = executor.Stats{Open: 2, Finished: map[executor.Outcome]int64{{Kind: registry.CommandMove, End: "partial"}: 5}, Buckets: []float64{.1, 1}, Answers: []int64{1, 2, 3}, Seconds: 9.5}
+	r.exec.stats = executor.Stats{Open: 2, Finished: map[executor.Outcome]int64{{Kind: registry.CommandMove, End: "partial"}: 5},
+		Commands: map[registry.CommandKind]histogram.Snapshot{registry.CommandPin: {Buckets: map[float64]uint64{2: 1, 4: 3}, Count: 4, Sum: 12.5}},
+		Answers:  histogram.Snapshot{Buckets: map[float64]uint64{.1: 1, 1: 3}, Count: 6, Sum: 9.5}}
 	r.register("a", 0)
 	r.register("b", 0)
 	r.admit("a", 0, "L", 1, 2, 3)
@@ -59,6 +62,7 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		`kvctrl_fsm_entries_total 21`, `kvctrl_fsm_operations_total 22`, `kvctrl_fsm_duplicate_batches_total 23`, `kvctrl_fsm_restores_total 24`, `kvctrl_fsm_stopped 0`,
 		`kvctrl_registry_keys 3`, `kvctrl_registry_instances 2`, `kvctrl_registry_workers{liveness="alive"} 2`, `kvctrl_registry_workers{liveness="suspect"} 0`, `kvctrl_registry_sync_workers{state="wanted"} 0`,
 		`kvctrl_commands_open 2`, `kvctrl_commands_total{command="move",outcome="partial"} 5`, `kvctrl_commands_total{command="pin",outcome="done"} 0`,
+		`kvctrl_command_seconds_bucket{command="pin",le="2"} 1`, `kvctrl_command_seconds_bucket{command="pin",le="4"} 3`, `kvctrl_command_seconds_bucket{command="pin",le="+Inf"} 4`, `kvctrl_command_seconds_sum{command="pin"} 12.5`, `kvctrl_command_seconds_count{command="move"} 0`,
 		`kvctrl_worker_answer_seconds_bucket{le="0.1"} 1`, `kvctrl_worker_answer_seconds_bucket{le="1"} 3`, `kvctrl_worker_answer_seconds_bucket{le="+Inf"} 6`, `kvctrl_worker_answer_seconds_sum 9.5`, `kvctrl_worker_answer_seconds_count 6`,
 		`kvctrl_lookup_profile_info{profile="builtin@0",proven="true"} 1`,
 	} {
