@@ -46,6 +46,7 @@ type Node struct {
 	gone     chan struct{}         // closed when raft's answers are no longer waited for
 	closing  atomic.Bool           // Close has been called
 	failure  atomic.Pointer[error] // what OnFatal was told
+	broken   chan struct{}         // closed when that was ErrStore: nothing will be written any more
 
 	transferRefused transferWatch
 	proposals       counters
@@ -145,7 +146,7 @@ func start(o Options, p parts) (*Node, error) {
 		machine: &termMachine{StateMachine: o.FSM},
 		slots:   make(chan struct{}, o.MaxInFlight),
 		life:    life, stop: stop, stopping: life.Done(),
-		gone: make(chan struct{}), closed: make(chan struct{}),
+		gone: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}),
 	}
 	n.store = &watchedStore{store: p.store, path: p.storePath, limit: o.StoreTimeout, hook: o.Hooks.StoreCall, fatal: n.fail}
 	cache, err := raft.NewLogCache(128, n.store) // 512 entries of 64 KB would pin 32 MB
@@ -267,6 +268,9 @@ func (n *Node) run() {
 func (n *Node) fail(err error) {
 	if n.closing.Load() || !n.failure.CompareAndSwap(nil, &err) {
 		return
+	}
+	if errors.Is(err, ErrStore) {
+		close(n.broken)
 	}
 	n.log.Error("this replica cannot go on", "error", err)
 	if n.opts.OnFatal != nil {

@@ -105,6 +105,8 @@ func (n *Node) apply(ctx context.Context, entry []byte) (Applied, outcome, error
 		return Applied{}, outcomeRefused, context.Cause(ctx)
 	case <-n.gone:
 		return Applied{}, outcomeRefused, ErrStopped
+	case <-n.broken:
+		return Applied{}, outcomeRefused, n.failed()
 	}
 	timeout := maxEnqueue
 	if deadline, ok := ctx.Deadline(); ok {
@@ -137,6 +139,8 @@ func (n *Node) apply(ctx context.Context, entry []byte) (Applied, outcome, error
 		}
 	case <-n.gone:
 		return Applied{}, outcomeUnknown, unknown(ErrStopped)
+	case <-n.broken: // who waits for a dead disk holds up the end of the process
+		return Applied{}, outcomeUnknown, unknown(n.failed())
 	}
 	n.watchTransfer(a.err)
 	return n.judge(a)

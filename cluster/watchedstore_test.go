@@ -64,9 +64,13 @@ func TestStore_FaultIsFatal(t *testing.T) {
 				p.store.(*memStore).break_(c.fault(release))
 				short, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 				defer cancel()
+				begin := time.Now()
 				_, err := n.Propose(short, []byte("x:2"))
 				if !errors.Is(err, ErrUnknownOutcome) {
 					t.Errorf("propose: %v, want ErrUnknownOutcome", err)
+				}
+				if took := time.Since(begin); took > 11*time.Second {
+					t.Errorf("propose was answered after %v: it waited on although OnFatal had been told", took)
 				}
 				fatal := <-told
 				for _, want := range []string{"memory", c.call, c.text, "start this replica again"} {
@@ -84,7 +88,7 @@ func TestStore_FaultIsFatal(t *testing.T) {
 					t.Errorf("stale read after: %+v, %v: the state in memory is sound", f, err)
 				}
 				// OnFatal's receiver closes the node; a hanging disk does not hold it.
-				begin := time.Now()
+				begin = time.Now()
 				err = n.Close(context.Background())
 				if hangs := strings.Contains(c.name, "hangs"); hangs == (err == nil) || time.Since(begin) > 10*time.Second {
 					t.Errorf("close: %v after %v", err, time.Since(begin))
