@@ -49,7 +49,7 @@ type Node struct {
 	broken   chan struct{}         // closed when that was ErrStore: nothing will be written any more
 
 	transferRefused transferWatch
-	proposals       counters
+	proposals       *counters
 
 	closed   chan struct{} // closed when Close has returned
 	closeErr error         // set before
@@ -143,10 +143,11 @@ func start(o Options, p parts) (*Node, error) {
 	n := &Node{
 		opts: o, times: o.timings(), id: p.nodeID, log: o.Logger.Named("cluster"), parts: p,
 		entries: entries{node: p.nodeID},
-		machine: &termMachine{StateMachine: o.FSM},
+		machine: &termMachine{StateMachine: o.FSM, snapshots: newSnapshotCounts()},
 		slots:   make(chan struct{}, o.MaxInFlight),
 		life:    life, stop: stop, stopping: life.Done(),
 		gone: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}),
+		proposals: newCounters(),
 	}
 	n.store = &watchedStore{store: p.store, path: p.storePath, limit: o.StoreTimeout, hook: o.Hooks.StoreCall, fatal: n.fail}
 	cache, err := raft.NewLogCache(128, n.store) // 512 entries of 64 KB would pin 32 MB
@@ -188,7 +189,7 @@ func (n *Node) startRaft(cache *raft.LogCache) (formed bool, err error) {
 				return err
 			}
 		}
-		n.raft, err = raft.NewRaft(conf, n.machine, cache, n.store, p.snapshots, p.transport)
+		n.raft, err = raft.NewRaft(conf, n.machine, cache, n.store, &countedStore{p.snapshots, n.machine.snapshots}, p.transport)
 		return err
 	})
 	if err != nil {

@@ -361,7 +361,7 @@ func TestNode_StatusOfOne(t *testing.T) {
 		t.Errorf("leader %v, term %d, want true, %d", n.IsLeader(), n.Term(), s.Term)
 	}
 	c := n.Counters()
-	if c.Applied == 0 || c.StoreCalls == 0 || c.StoreTime == 0 || c.LogBytesSinceSnapshot == 0 || c.InFlight != 0 {
+	if c.Applied == 0 || c.StoreCalls == 0 || c.StoreTime == 0 || c.LogBytesSinceSnapshot == 0 || c.InFlight != 0 || c.CommitSeconds.Count != c.Applied || c.CommitSeconds.Sum <= 0 {
 		t.Errorf("counters %+v", c)
 	}
 	if err := n.Transfer(context.Background(), n.NodeID()); err != nil {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/kvctrl/kvctrl/internal/histogram"
 )
 
 // Status is the node as operators see it. The JSON names are those of
@@ -147,24 +149,32 @@ func (n *Node) raftStat(name string) uint64 {
 
 // Counters are numbers since the start, for metrics.
 type Counters struct {
-	Applied, Refused, Unknown uint64        // proposals by outcome
-	ProposeTime               time.Duration // of the applied ones, summed
-	InFlight                  int           // proposals that wait, of Options.MaxInFlight
+	Applied, Refused, Unknown uint64             // proposals by outcome
+	CommitSeconds             histogram.Snapshot // from proposal to applied, of the applied ones
+	InFlight                  int                // proposals that wait, of Options.MaxInFlight
 	StoreCalls, StoreFailures uint64
 	StoreTime                 time.Duration // in appends, summed
 	LogBytesSinceSnapshot     int64
+	SnapshotSeconds           histogram.Snapshot // of those taken, raft's own and those asked for
+	SnapshotFailures          uint64             // begun and not written
 	PeerConnectionsRefused    uint64
 }
 
 type counters struct {
 	byOutcome [3]atomic.Uint64
-	nanos     atomic.Int64
+	seconds   *histogram.Histogram // of the applied ones
+}
+
+// newCounters has bounds from an fsync of a fast disk to clients that wait for an
+// election.
+func newCounters() *counters {
+	return &counters{seconds: histogram.New(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10)}
 }
 
 func (c *counters) count(kind outcome, took time.Duration) {
 	c.byOutcome[kind].Add(1)
 	if kind == outcomeApplied {
-		c.nanos.Add(int64(took))
+		c.seconds.Observe(took.Seconds())
 	}
 }
 
@@ -174,12 +184,14 @@ func (n *Node) Counters() Counters {
 		Applied:               n.proposals.byOutcome[outcomeApplied].Load(),
 		Refused:               n.proposals.byOutcome[outcomeRefused].Load(),
 		Unknown:               n.proposals.byOutcome[outcomeUnknown].Load(),
-		ProposeTime:           time.Duration(n.proposals.nanos.Load()),
+		CommitSeconds:         n.proposals.seconds.Snapshot(),
 		InFlight:              len(n.slots),
 		StoreCalls:            n.store.calls.Load(),
 		StoreFailures:         n.store.fails.Load(),
 		StoreTime:             time.Duration(n.store.nanos.Load()),
 		LogBytesSinceSnapshot: n.bytesSinceSnapshot(),
+		SnapshotSeconds:       n.machine.snapshots.seconds.Snapshot(),
+		SnapshotFailures:      n.machine.snapshots.failures.Load(),
 	}
 	if n.parts.refused != nil {
 		c.PeerConnectionsRefused = n.parts.refused()

@@ -115,11 +115,12 @@ func (n *Node) observe() {
 }
 
 // termMachine is the state machine with a note of the term that its last entry
-// was of, for Ready. ApplyBatch and Restore are called from raft's FSM goroutine.
+// was of, for Ready, and a count of its snapshots. All are called from raft's FSM goroutine.
 type termMachine struct {
 	StateMachine
-	mu   sync.Mutex
-	term uint64
+	snapshots *snapshotCounts
+	mu        sync.Mutex
+	term      uint64
 }
 
 func (m *termMachine) ApplyBatch(logs []*raft.Log) []any {

@@ -1,5 +1,7 @@
 package httpapi
 
+import "github.com/kvctrl/kvctrl/internal/histogram"
+
 // roles are what a replica can be: the closed set of the label.
 var roles = []string{"leader", "follower", "candidate", "stopped"}
 
@@ -35,11 +37,13 @@ func raftMetrics() []metric {
 				emit(float64(s.counters.Refused), "refused")
 				emit(float64(s.counters.Unknown), "unknown")
 			}},
-		one("kvctrl_raft_commit_seconds_total", "Time from proposal to applied, summed over the applied entries.", counter, func(s *sample) float64 { return s.counters.ProposeTime.Seconds() }),
+		spread("kvctrl_raft_commit_seconds", "Time from proposal to applied, of the entries proposed here that were applied.", func(s *sample) histogram.Snapshot { return s.counters.CommitSeconds }),
 		one("kvctrl_raft_proposals_in_flight", "Proposals that wait for their answer.", gauge, func(s *sample) float64 { return float64(s.counters.InFlight) }),
 		one("kvctrl_raft_store_calls_total", "Calls to the log store.", counter, func(s *sample) float64 { return float64(s.counters.StoreCalls) }),
 		one("kvctrl_raft_store_failures_total", "Calls to the log store that failed.", counter, func(s *sample) float64 { return float64(s.counters.StoreFailures) }),
 		one("kvctrl_raft_store_append_seconds_total", "Time in appends to the log store.", counter, func(s *sample) float64 { return s.counters.StoreTime.Seconds() }),
+		spread("kvctrl_raft_snapshot_seconds", "Time to take a snapshot of the state, of those that were taken.", func(s *sample) histogram.Snapshot { return s.counters.SnapshotSeconds }),
+		one("kvctrl_raft_snapshot_failures_total", "Snapshots that were begun and could not be written; the log grows on.", counter, func(s *sample) float64 { return float64(s.counters.SnapshotFailures) }),
 		one("kvctrl_fsm_entries_total", "Log entries applied by this process.", counter, func(s *sample) float64 { return float64(s.fsm.Entries) }),
 		one("kvctrl_fsm_operations_total", "Admits, evicts and keys of full syncs applied by this process.", counter, func(s *sample) float64 { return float64(s.fsm.Operations) }),
 		one("kvctrl_fsm_duplicate_batches_total", "Worker batches in the log that had been applied before.", counter, func(s *sample) float64 { return float64(s.fsm.Duplicates) }),

@@ -30,7 +30,8 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		QueueBytes: 21, QueueMaxBytes: 22, Outstanding: 1, Blocked: 23, PendingMax: 24, LateAnswers: 25, UndeliveredReplies: 26, SyncsAsked: 27,
 	}
 	r.node.status = cluster.Status{Role: "leader", Term: 31, Leader: cluster.Leader{NodeID: "n1"}, CommitIndex: 32, AppliedIndex: 33, LastSnapshotIndex: 34, LogBytes: 35, Nodes: []cluster.NodeStatus{{}, {Reachable: &no}}}
-	r.node.counters = cluster.Counters{Applied: 41, Refused: 42, Unknown: 43, ProposeTime: 44 * time.Second, InFlight: 45, StoreCalls: 46, StoreFailures: 47, StoreTime: 48 * time.Second, LogBytesSinceSnapshot: 49}
+	r.node.counters = cluster.Counters{Applied: 41, Refused: 42, Unknown: 43, CommitSeconds: histogram.Snapshot{Buckets: map[float64]uint64{.5: 40}, Count: 41, Sum: 44}, InFlight: 45, StoreCalls: 46, StoreFailures: 47, StoreTime: 48 * time.Second, LogBytesSinceSnapshot: 49,
+		SnapshotSeconds: histogram.Snapshot{Buckets: map[float64]uint64{30: 50}, Count: 51, Sum: 52}, SnapshotFailures: 53}
 	r.exec.stats = executor.Stats{Open: 2, Finished: map[executor.Outcome]int64{{Kind: registry.CommandMove, End: "partial"}: 5},
 		Commands: map[registry.CommandKind]histogram.Snapshot{registry.CommandPin: {Buckets: map[float64]uint64{2: 1, 4: 3}, Count: 4, Sum: 12.5}},
 		Answers:  histogram.Snapshot{Buckets: map[float64]uint64{.1: 1, 1: 3}, Count: 6, Sum: 9.5}}
@@ -57,8 +58,9 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		`kvctrl_ingest_late_answers_total 25`, `kvctrl_ingest_undelivered_replies_total 26`, `kvctrl_ingest_syncs_asked_total 27`,
 		`kvctrl_raft_role{role="leader"} 1`, `kvctrl_raft_role{role="follower"} 0`, `kvctrl_raft_has_leader 1`, `kvctrl_raft_leading 1`, `kvctrl_raft_term 31`, `kvctrl_raft_commit_index 32`, `kvctrl_raft_applied_index 33`,
 		`kvctrl_raft_snapshot_index 34`, `kvctrl_raft_log_bytes 35`, `kvctrl_raft_replicas 2`, `kvctrl_raft_replicas_unreachable 1`, `kvctrl_raft_proposals_total{outcome="applied"} 41`,
-		`kvctrl_raft_proposals_total{outcome="refused"} 42`, `kvctrl_raft_proposals_total{outcome="unknown"} 43`, `kvctrl_raft_commit_seconds_total 44`, `kvctrl_raft_proposals_in_flight 45`, `kvctrl_raft_store_calls_total 46`,
+		`kvctrl_raft_proposals_total{outcome="refused"} 42`, `kvctrl_raft_proposals_total{outcome="unknown"} 43`, `kvctrl_raft_commit_seconds_bucket{le="0.5"} 40`, `kvctrl_raft_commit_seconds_sum 44`, `kvctrl_raft_commit_seconds_count 41`, `kvctrl_raft_proposals_in_flight 45`, `kvctrl_raft_store_calls_total 46`,
 		`kvctrl_raft_store_failures_total 47`, `kvctrl_raft_store_append_seconds_total 48`, `kvctrl_raft_log_bytes_since_snapshot 49`,
+		`kvctrl_raft_snapshot_seconds_bucket{le="30"} 50`, `kvctrl_raft_snapshot_seconds_sum 52`, `kvctrl_raft_snapshot_seconds_count 51`, `kvctrl_raft_snapshot_failures_total 53`,
 		`kvctrl_fsm_entries_total 21`, `kvctrl_fsm_operations_total 22`, `kvctrl_fsm_duplicate_batches_total 23`, `kvctrl_fsm_restores_total 24`, `kvctrl_fsm_stopped 0`,
 		`kvctrl_registry_keys 3`, `kvctrl_registry_instances 2`, `kvctrl_registry_workers{liveness="alive"} 2`, `kvctrl_registry_workers{liveness="suspect"} 0`, `kvctrl_registry_sync_workers{state="wanted"} 0`,
 		`kvctrl_commands_open 2`, `kvctrl_commands_total{command="move",outcome="partial"} 5`, `kvctrl_commands_total{command="pin",outcome="done"} 0`,
