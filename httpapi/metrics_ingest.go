@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kvctrl/kvctrl/ingest"
+	"github.com/kvctrl/kvctrl/internal/histogram"
 )
 
 func ingestMetrics() []metric {
@@ -38,9 +39,8 @@ func ingestMetrics() []metric {
 					emit(float64(s.ingest.Refused[r]), string(r))
 				}
 			}},
-		count("kvctrl_ingest_batches_total", "Batches acknowledged by the log.", func(x ingest.Stats) uint64 { return x.Batches }),
-		count("kvctrl_ingest_batch_bytes_total", "Bytes of the batches acknowledged by the log.", func(x ingest.Stats) uint64 { return x.BatchBytes }),
-		one("kvctrl_ingest_last_commit_seconds", "Time from first attempt to acknowledgement of the latest batch.", gauge, func(s *sample) float64 { return s.ingest.LastCommit.Seconds() }),
+		spread("kvctrl_ingest_batch_bytes", "Sizes of the batches acknowledged by the log.", func(s *sample) histogram.Snapshot { return s.ingest.BatchBytes }),
+		spread("kvctrl_ingest_commit_seconds", "Time from first attempt to acknowledgement of a batch.", func(s *sample) histogram.Snapshot { return s.ingest.CommitSeconds }),
 		count("kvctrl_ingest_retries_total", "Attempts to propose a batch after its first.", func(x ingest.Stats) uint64 { return x.Retries }),
 		count("kvctrl_ingest_duplicate_batches_total", "Batches of which an earlier attempt had been applied.", func(x ingest.Stats) uint64 { return x.Duplicates }),
 		count("kvctrl_ingest_lost_records_total", "Records taken from workers and given up.", func(x ingest.Stats) uint64 { return x.LostRecords }),

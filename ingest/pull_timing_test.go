@@ -75,8 +75,8 @@ func BenchmarkPull_Operations(b *testing.B) {
 	b.StopTimer()
 	st := s.Stats()
 	b.ReportMetric(float64(want)/b.Elapsed().Seconds()/1e6, "Mops/s")
-	b.ReportMetric(float64(st.BatchBytes)/float64(want), "logB/op")
-	b.ReportMetric(float64(want)/float64(st.Batches), "ops/entry")
+	b.ReportMetric(st.BatchBytes.Sum/float64(want), "logB/op")
+	b.ReportMetric(float64(want)/float64(st.BatchBytes.Count), "ops/entry")
 }
 
 // BenchmarkRouter_P2PLookup is a round trip of a peer lookup of 100 hashes over one

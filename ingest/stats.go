@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kvctrl/kvctrl/fsm"
+	"github.com/kvctrl/kvctrl/internal/histogram"
 	"github.com/kvctrl/kvctrl/lmcache"
 )
 
@@ -51,12 +52,11 @@ type Stats struct {
 	BadFrames      map[lmcache.Reason]uint64 // every reason, also those never seen
 	Refused        map[Refusal]uint64
 
-	Batches           uint64        // acknowledged by the log
-	BatchBytes        uint64        // of those
-	LastCommit        time.Duration // from the first attempt to the acknowledgement, latest batch
-	Retries           uint64        // attempts after the first
-	Duplicates        uint64        // batches of which an earlier attempt had been applied
-	LostRecords       uint64        // taken and given up
+	BatchBytes        histogram.Snapshot // sizes of the batches that the log acknowledged
+	CommitSeconds     histogram.Snapshot // of those, from the first attempt to the acknowledgement
+	Retries           uint64             // attempts after the first
+	Duplicates        uint64             // batches of which an earlier attempt had been applied
+	LostRecords       uint64             // taken and given up
 	LostOperations    uint64
 	Gaps              uint64 // messages whose numbers did not follow, among the batches of this replica
 	UnknownRecords    uint64 // of workers that are not registered: dropped
@@ -83,8 +83,8 @@ type counters struct {
 	bad            map[lmcache.Reason]*atomic.Uint64 // fixed after newCounters
 	refused        map[Refusal]*atomic.Uint64
 
-	batches, batchBytes, retries, duplicates         atomic.Uint64
-	lastCommit                                       atomic.Int64
+	batchBytes, commitSeconds                        *histogram.Histogram
+	retries, duplicates                              atomic.Uint64
 	lostRecords, lostOps                             atomic.Uint64
 	gaps, unknownRecords, unknownOps, refusedRecords atomic.Uint64
 	blocked, late, undelivered, syncs                atomic.Uint64
@@ -97,7 +97,13 @@ type socketCounters struct {
 }
 
 func newCounters() *counters {
-	c := &counters{bad: make(map[lmcache.Reason]*atomic.Uint64), refused: make(map[Refusal]*atomic.Uint64)}
+	c := &counters{
+		bad: make(map[lmcache.Reason]*atomic.Uint64), refused: make(map[Refusal]*atomic.Uint64),
+		// From one registration over the default bound to what an entry holds.
+		batchBytes: histogram.New(64, 256, 1<<10, 4<<10, 16<<10, 64<<10, 128<<10, 256<<10, fsm.MaxEntry),
+		// From an fsync of a fast disk to a minute without a leader.
+		commitSeconds: histogram.New(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
+	}
 	for _, r := range BadReasons() {
 		c.bad[r] = new(atomic.Uint64)
 	}
@@ -108,9 +114,8 @@ func newCounters() *counters {
 }
 
 func (c *counters) committed(bytes int, took time.Duration) {
-	c.batches.Add(1)
-	c.batchBytes.Add(uint64(bytes))
-	c.lastCommit.Store(int64(took))
+	c.batchBytes.Observe(float64(bytes))
+	c.commitSeconds.Observe(took.Seconds())
 }
 
 func (c *counters) lost(records, ops int) {
@@ -141,11 +146,10 @@ func (s *Server) Stats() Stats {
 	out := Stats{
 		Pull:   c.pull.snapshot(int(c.pull.active.Load())),
 		Admits: c.admits.Load(), Evicts: c.evicts.Load(),
-		BadFrames: make(map[lmcache.Reason]uint64, len(c.bad)),
-		Refused:   make(map[Refusal]uint64, len(c.refused)),
-		Batches:   c.batches.Load(), BatchBytes: c.batchBytes.Load(),
-		LastCommit: time.Duration(c.lastCommit.Load()),
-		Retries:    c.retries.Load(), Duplicates: c.duplicates.Load(),
+		BadFrames:  make(map[lmcache.Reason]uint64, len(c.bad)),
+		Refused:    make(map[Refusal]uint64, len(c.refused)),
+		BatchBytes: c.batchBytes.Snapshot(), CommitSeconds: c.commitSeconds.Snapshot(),
+		Retries: c.retries.Load(), Duplicates: c.duplicates.Load(),
 		LostRecords: c.lostRecords.Load(), LostOperations: c.lostOps.Load(),
 		Gaps: c.gaps.Load(), UnknownRecords: c.unknownRecords.Load(), UnknownOperations: c.unknownOps.Load(), RefusedRecords: c.refusedRecords.Load(),
 		QueueMaxBytes: s.opts.MaxQueue, Blocked: c.blocked.Load(),
