@@ -69,6 +69,7 @@ func (o LeaseOptions) run(ctx context.Context, _ uint64) error {
 	// Times before this term say little: the workers may have talked to nobody while
 	// there was no leader.
 	since := micros(o.Now())
+	looked := since
 	tick := time.NewTicker(o.Interval)
 	defer tick.Stop()
 	for {
@@ -77,7 +78,16 @@ func (o LeaseOptions) run(ctx context.Context, _ uint64) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := o.once(ctx, since); err != nil {
+		now := micros(o.Now())
+		if away := time.Duration(now-looked) * time.Microsecond; away > 2*o.Interval {
+			// This process was stopped, its machine slept or the clock was set: what the
+			// workers said meanwhile is still to be read.
+			o.Logger.Warn("workers were not looked at for a while; their silence counts from now", "time", away)
+			since = now
+		}
+		err := o.once(ctx, now, since)
+		looked = micros(o.Now())
+		if err != nil {
 			if errors.Is(err, cluster.ErrStopped) || ctx.Err() != nil {
 				return nil
 			}
@@ -87,14 +97,14 @@ func (o LeaseOptions) run(ctx context.Context, _ uint64) error {
 }
 
 // once commits one lease, in several entries when many workers were heard.
-func (o LeaseOptions) once(ctx context.Context, since registry.Micros) error {
+func (o LeaseOptions) once(ctx context.Context, now, since registry.Micros) error {
 	timeout := registry.Micros(0)
 	if o.HealthCheckInterval > 0 {
 		timeout = registry.Micros(o.WorkerTimeout.Microseconds())
 	}
 	reg := o.State.Registry()
 	plan := leasePlan{
-		Now: micros(o.Now()), Since: since, Timeout: timeout,
+		Now: now, Since: since, Timeout: timeout,
 		SuspectAfter: registry.Micros(o.SuspectAfter.Microseconds()),
 		SyncTimeout:  registry.Micros(o.SyncTimeout.Microseconds()),
 		Syncing:      reg.Totals().SyncingWorkers > 0,
@@ -151,7 +161,7 @@ func leaseParts(l registry.Lease) []registry.Lease {
 // leasePlan is everything a lease depends on.
 type leasePlan struct {
 	Now          registry.Micros
-	Since        registry.Micros // the beginning of the leader's term
+	Since        registry.Micros // the beginning of the leader's term, or of its last look after a pause
 	Timeout      registry.Micros // 0: nobody expires
 	SuspectAfter registry.Micros // as in registry.Lease
 	SyncTimeout  registry.Micros // as in registry.Lease

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -118,42 +120,63 @@ func leaseRig(t *testing.T) (*memLog, *notes) {
 	return log, new(notes)
 }
 
-func TestLeaseTask_CommitsAndExpires(t *testing.T) {
-	log, heard := leaseRig(t)
-	now := time.Unix(1000, 0)
+// lead runs a lease task with turns of a second and a worker timeout of 5 s until the
+// test ends. Call it in a synctest bubble.
+func lead(t *testing.T, log *memLog, heard *notes, now func() time.Time) {
 	task := LeaseTask(LeaseOptions{
 		Log: log, State: log, PutBack: heard.put,
 		Heard:    func(context.Context) []registry.Heard { return heard.take() },
-		Interval: time.Millisecond, HealthCheckInterval: time.Hour, WorkerTimeout: 5 * time.Second,
-		Now: func() time.Time {
-			log.mu.Lock()
-			defer log.mu.Unlock()
-			return now
-		},
+		Interval: time.Second, HealthCheckInterval: time.Hour, WorkerTimeout: 5 * time.Second, Now: now,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- task.Run(ctx, 1) }()
-	heard.note(ref("i"), micros(now), true)
-	eventually(t, "the heartbeat is in the registry", func() bool {
-		w, _ := log.Registry().Worker(ref("i"))
-		return w.LastHeartbeat == micros(now) && w.LastHeard == micros(now)
+	go func() { ended <- task.Run(ctx, 1) }() // ends with ctx
+	t.Cleanup(func() {
+		cancel()
+		must(t, <-ended)
 	})
-	entries := log.applied()
-	log.mu.Lock()
-	now = now.Add(6 * time.Second)
-	log.mu.Unlock()
-	eventually(t, "the worker is expired", func() bool {
-		_, known := log.Registry().Worker(ref("i"))
-		return !known
+}
+
+func TestLeaseTask_CommitsAndExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, heard := leaseRig(t)
+		lead(t, log, heard, time.Now)
+		at := micros(time.Now())
+		heard.note(ref("i"), at, true)
+		time.Sleep(1500 * time.Millisecond)
+		if w, _ := log.Registry().Worker(ref("i")); w.LastHeartbeat != at || w.LastHeard != at {
+			t.Errorf("the heartbeat of %d is not in the registry: %+v", at, w)
+		}
+		entries := log.applied()
+		time.Sleep(6 * time.Second)
+		if _, known := log.Registry().Worker(ref("i")); known {
+			t.Error("the worker is not expired")
+		}
+		if n := log.applied() - entries; n != 1 {
+			t.Errorf("%d entries to expire one worker", n)
+		}
 	})
-	if n := log.applied() - entries; n != 1 {
-		t.Errorf("%d entries to expire one worker", n)
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+}
+
+// While the process is stopped, the machine sleeps or the clock is set forward nobody
+// is listened to: that is no worker's silence.
+func TestLeaseTask_ItsOwnPauseExpiresNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, heard := leaseRig(t)
+		var ahead atomic.Int64
+		lead(t, log, heard, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+		heard.note(ref("i"), micros(time.Now()), true)
+		time.Sleep(1500 * time.Millisecond)
+		ahead.Store(int64(time.Hour))
+		time.Sleep(4500 * time.Millisecond)
+		if _, known := log.Registry().Worker(ref("i")); !known {
+			t.Error("the worker is expired by the pause")
+		}
+		time.Sleep(3 * time.Second)
+		if _, known := log.Registry().Worker(ref("i")); known {
+			t.Error("the worker is not expired by its own silence after the pause")
+		}
+	})
 }
 
 func TestLeaseTask_PutsBackWhatIsNotCommitted(t *testing.T) {
@@ -162,7 +185,7 @@ func TestLeaseTask_PutsBackWhatIsNotCommitted(t *testing.T) {
 	o := LeaseOptions{Log: log, State: log, PutBack: heard.put, Now: time.Now,
 		Heard: func(context.Context) []registry.Heard { return heard.take() }}
 	heard.note(ref("i"), 7, true)
-	if err := o.once(context.Background(), 0); !errors.Is(err, cluster.ErrNoLeader) {
+	if err := o.once(context.Background(), 1, 0); !errors.Is(err, cluster.ErrNoLeader) {
 		t.Fatalf("lease without a leader: %v", err)
 	}
 	want := []registry.Heard{{WorkerRef: ref("i"), Any: 7, Heartbeat: 7}}
