@@ -125,6 +125,9 @@ func (s *Server) mutate(w http.ResponseWriter, r *http.Request, c executor.Comma
 	case errors.Is(err, context.DeadlineExceeded) && ev.ID != "":
 		return &problem{code: codeTimeout, event: &ev,
 			detail: fmt.Sprintf("%s on instance %q is still under way after %s", c.Kind, c.Source.Instance, s.commandWait(c))}
+	case s.life.Err() != nil && errors.Is(err, context.Canceled) && ev.ID != "":
+		return &problem{code: codeUnknownOutcome, event: &ev,
+			detail: fmt.Sprintf("%s on instance %q is still under way and this replica is stopping", c.Kind, c.Source.Instance)}
 	case err != nil:
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -124,14 +125,21 @@ func (s *Server) Serve(ctx context.Context) error {
 	return closeErr
 }
 
+// lastWords is how long requests that were cut off may take to say so.
+const lastWords = time.Second
+
 // Close stops listening, waits for the requests under way until ctx ends, and then
 // cancels what is left. It returns when no handler runs any more.
 func (s *Server) Close(ctx context.Context) error {
 	s.closeOnce.Do(func() {
 		err := s.http.Shutdown(ctx)
 		s.endLife()
-		if err != nil { // ctx ended first: the rest is cut off, which is what was asked for
-			err = s.http.Close()
+		if err != nil { // ctx ended first: the rest is cut off, with an answer that says so
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+			defer cancel()
+			if err = s.http.Shutdown(last); err != nil {
+				err = s.http.Close()
+			}
 		}
 		if s.listener != nil { // not yet given to http when Serve never ran
 			if closeErr := s.listener.Close(); !errors.Is(closeErr, net.ErrClosed) {

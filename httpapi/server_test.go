@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -150,29 +151,43 @@ func TestServer_StopLetsRequestsFinish(t *testing.T) {
 }
 
 // TestServer_StopCutsOffWhatDoesNotFinish: the drain is bounded, and no handler is left.
+// Every command that was cut off is answered with its id: "ask another replica" would
+// have it done twice.
 func TestServer_StopCutsOffWhatDoesNotFinish(t *testing.T) {
+	const commands = 50
 	r := newRig(t, func(o *Options) { o.DrainTimeout = 20 * time.Millisecond })
-	begun := make(chan struct{})
-	r.exec.do = func(ctx context.Context, _ executor.Command) (registry.Event, error) {
-		close(begun)
+	var begun sync.WaitGroup
+	begun.Add(commands)
+	r.exec.do = func(ctx context.Context, c executor.Command) (registry.Event, error) {
+		begun.Done()
 		<-ctx.Done()
-		return registry.Event{}, ctx.Err()
+		return registry.Event{ID: c.EventID, State: registry.EventRunning}, ctx.Err()
 	}
 	base, stop := r.serve()
 	client := newClient(t)
-	answer := make(chan error, 1)
-	go func() {
-		resp, err := client.Post(base+"/clear", "application/json", strings.NewReader(`{"instance_id":"a","location":"l"}`))
-		if err == nil {
-			resp.Body.Close()
-		}
-		answer <- err
-	}()
-	<-begun
+	answers := make(chan string, commands)
+	for i := range commands {
+		go func() { // ends with the answer; its channel has room
+			resp, err := client.Post(base+"/clear", "application/json", strings.NewReader(fmt.Sprintf(`{"instance_id":"a","location":"l","event_id":"e%d"}`, i)))
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			defer resp.Body.Close()
+			b, err := io.ReadAll(resp.Body)
+			answers <- fmt.Sprint(resp.StatusCode, " ", string(b), " ", err)
+		}()
+	}
+	begun.Wait()
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	<-answer
+	for range commands {
+		a := <-answers
+		if !strings.HasPrefix(a, "503 ") || !strings.Contains(a, `"code":"unknown_outcome","event_id":"e`) || !strings.Contains(a, "with the same event_id") {
+			t.Error(a)
+		}
+	}
 	if n := r.s.requests.waiting(); n != 0 {
 		t.Errorf("%d handlers are left", n)
 	}
