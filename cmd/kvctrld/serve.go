@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os/signal"
 	"strconv"
 	"syscall"
 	"time"
@@ -40,6 +41,7 @@ func newServe() *cobra.Command {
 			if err != nil {
 				return configError(err)
 			}
+			signal.Ignore(syscall.SIGPIPE) // whoever reads our log may end before we do
 			return exitOf(serve(cmd.Context(), c, cmd.ErrOrStderr()))
 		},
 	}

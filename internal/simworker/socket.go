@@ -19,6 +19,9 @@ func dial(zctx *zmq.Context, kind zmq.Type, url string) (*zmq.Socket, error) {
 	url = "tcp://" + strings.TrimPrefix(url, "tcp://")
 	err = sock.SetLinger(0)
 	if err == nil {
+		err = sock.SetIpv6(strings.Contains(url, "[")) // a name is looked up as LMCache's workers do it
+	}
+	if err == nil {
 		err = sock.SetReconnectIvl(50 * time.Millisecond)
 	}
 	if err == nil {

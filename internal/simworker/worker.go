@@ -154,7 +154,10 @@ func (w *Worker) listen() error {
 	w.commands = &commandPort{w: w, sock: sock, wake: wake}
 	err = sock.SetLinger(0)
 	if err == nil {
-		err = sock.Bind("tcp://" + w.opts.IP + ":" + port)
+		err = sock.SetIpv6(strings.Contains(w.opts.IP, ":"))
+	}
+	if err == nil {
+		err = sock.Bind("tcp://" + net.JoinHostPort(w.opts.IP, port))
 	}
 	if err != nil {
 		return fmt.Errorf("bind command port %s:%s: %w", w.opts.IP, port, err)
