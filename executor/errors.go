@@ -55,6 +55,7 @@ const (
 	CauseUnreachable Cause = "unreachable"  // no connection to a worker: not sent to it
 	CauseDisagree    Cause = "disagree"     // all ranks did it, with different counts
 	CausePartial     Cause = "partial"      // some ranks did it, others did not
+	CauseUnsent      Cause = "unsent"       // the log or earlier commands kept it from being sent
 	CauseInterrupted Cause = "interrupted"  // an earlier leader was lost with it
 )
 

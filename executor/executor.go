@@ -244,7 +244,7 @@ func settled(c Command, fingerprint [16]byte, ev registry.Event) (*run, error) {
 	switch {
 	case ev.State == registry.EventDone:
 	case ev.State.Final():
-		r.err = &CommandError{Event: ev, Cause: causeOf(ev)}
+		r.err = &CommandError{Event: ev, Cause: Cause(ev.Cause)}
 	default:
 		// Of this term, and its goroutine has just ended without its last entry.
 		r.err = fmt.Errorf("event %q: %w", ev.ID, ErrOutcomeUnknown)
@@ -329,7 +329,7 @@ func (e *Executor) planAgain(c Command, held []registry.WorkerRef) ([]task, erro
 // abandon closes an event of which nothing was sent.
 func (e *Executor) abandon(l *leadership, c Command, why error) (registry.Event, error) {
 	why = fmt.Errorf("event %q: nothing was sent: %w", c.EventID, why)
-	ev, err := e.finish(l, c, registry.EventFinish{State: registry.EventFailed, Detail: why.Error()})
+	ev, err := e.finish(l, c, registry.EventFinish{State: registry.EventFailed, Cause: string(CauseUnsent), Detail: why.Error()})
 	if err != nil {
 		return ev, err
 	}
@@ -428,21 +428,3 @@ func (e *Executor) propose(l *leadership, entry []byte) (any, error) {
 }
 
 func (e *Executor) now() registry.Micros { return registry.Micros(e.opts.Now().UnixMicro()) }
-
-// causeOf reads the cause back from an event that ended earlier.
-func causeOf(ev registry.Event) Cause {
-	switch ev.State {
-	case registry.EventTimedOut:
-		return CauseTimeout
-	case registry.EventInterrupted:
-		return CauseInterrupted
-	case registry.EventPartial:
-		for _, w := range ev.Workers {
-			if w.State != registry.EventDone {
-				return CausePartial
-			}
-		}
-		return CauseDisagree
-	}
-	return CauseWorkerError
-}

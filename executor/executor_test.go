@@ -131,7 +131,7 @@ func TestDo_Outcomes(t *testing.T) {
 			if logged, ok := w.log.fsm.Registry().Event(ev.ID); !ok || logged.State != tt.state {
 				t.Errorf("the log has %+v (%t)", logged, ok)
 			}
-			if again, err := w.exec.Do(within(t, wait), Command{Kind: registry.CommandClear, Source: clearOf("i").Source, EventID: ev.ID}); !errors.As(err, &failed) || failed.Cause != tt.cause && tt.cause != CauseBadAnswer {
+			if again, err := w.exec.Do(within(t, wait), Command{Kind: registry.CommandClear, Source: clearOf("i").Source, EventID: ev.ID}); !errors.As(err, &failed) || failed.Cause != tt.cause || err.Error() != ev.Detail {
 				t.Errorf("the same id again: %+v, %v", again, err)
 			}
 			if got := w.log.fsm.Registry().Totals().Keys; got != digestOfKeys {
@@ -150,6 +150,11 @@ func TestDo_UnreachableWorkerIsNeverSentTo(t *testing.T) {
 	var failed *CommandError
 	if !errors.As(err, &failed) || failed.Cause != CauseUnreachable || ev.State != registry.EventFailed {
 		t.Fatalf("%+v, %v", ev, err)
+	}
+	c := clearOf("gone")
+	c.EventID = ev.ID
+	if _, err = w.exec.Do(within(t, wait), c); !errors.As(err, &failed) || failed.Cause != CauseUnreachable {
+		t.Errorf("the same id again: %v, want the first outcome", err)
 	}
 	x := startWorker(t, port, say(4))
 	if ev, err = w.exec.Do(within(t, wait), clearOf("gone")); err != nil || ev.NumTokens != 4 {
@@ -216,6 +221,11 @@ func TestDo_BusyForTheWholeDeadline(t *testing.T) {
 	ev, err := w.exec.Do(within(t, wait), c)
 	if !errors.Is(err, ErrBusy) || ev.State != registry.EventFailed {
 		t.Errorf("%+v, %v", ev, err)
+	}
+	var ended *CommandError
+	c.EventID = ev.ID
+	if _, err := w.exec.Do(within(t, wait), c); !errors.As(err, &ended) || ended.Cause != CauseUnsent {
+		t.Errorf("the same id again: %v, want cause %q", err, CauseUnsent)
 	}
 	close(hold)
 	if err := <-first; err != nil {

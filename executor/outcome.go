@@ -58,6 +58,7 @@ func judge(c *Command, answers []answer) (f registry.EventFinish, cause Cause) {
 		f.State, cause = registry.EventFailed, worst
 		f.Detail = fmt.Sprintf("%s: %s", c.Kind, strings.Join(faults, "; "))
 	}
+	f.Cause = string(cause)
 	return f, cause
 }
 

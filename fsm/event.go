@@ -104,14 +104,15 @@ func decodeRunEvent(c *cursor) registry.EventRun {
 	return e
 }
 
-// EncodeFinishEvent gives the entry that closes an event. Detail and the workers'
-// errors are cut to MaxText.
+// EncodeFinishEvent gives the entry that closes an event. Cause, Detail and the
+// workers' errors are cut to MaxText.
 func EncodeFinishEvent(e registry.EventFinish) []byte {
 	b := appendHeader(nil, TypeFinishEvent)
 	b = appendString(b, e.ID)
 	b = appendUint(b, e.Term)
 	b = appendEnum(b, eventStates, e.State)
 	b = appendInt(b, e.NumTokens)
+	b = appendText(b, e.Cause)
 	b = appendText(b, e.Detail)
 	b = appendUint(b, uint64(len(e.Workers)))
 	for _, w := range e.Workers {
@@ -130,6 +131,7 @@ func decodeFinishEvent(c *cursor) registry.EventFinish {
 		Term:      c.uint(),
 		State:     readEnum(c, "event state", eventStates),
 		NumTokens: c.int(),
+		Cause:     c.text("cause"),
 		Detail:    c.text("detail"),
 	}
 	for range c.count("workers", 5) {

@@ -86,7 +86,7 @@ func samples() []sample {
 	}
 	run := registry.EventRun{ID: "Move-7d5e", Term: 3, Workers: []registry.WorkerRef{workerA, workerB}, At: sampleAt + 100}
 	finish := registry.EventFinish{
-		ID: "Move-7d5e", Term: 3, State: registry.EventPartial, NumTokens: 256, Detail: "1 of 2 workers",
+		ID: "Move-7d5e", Term: 3, State: registry.EventPartial, NumTokens: 256, Cause: "partial", Detail: "1 of 2 workers",
 		Workers: []registry.WorkerOutcome{
 			{WorkerRef: workerA, State: registry.EventDone, NumTokens: 256},
 			{WorkerRef: workerB, State: registry.EventTimedOut, Error: "no answer within 30s"},

@@ -73,7 +73,7 @@ func readState(c *cursor) *registry.State {
 		return registry.InstanceState{ID: c.string("instance"), Number: c.uint()}
 	})
 	s.Workers = readList(c, "workers", 11, func() registry.WorkerState { return readWorkerState(c) })
-	s.Events = readList(c, "events", 31, func() registry.EventEntry {
+	s.Events = readList(c, "events", 32, func() registry.EventEntry {
 		return registry.EventEntry{Number: c.uint(), Event: readEventState(c)}
 	})
 	s.Finished = readList(c, "finished events", 1, c.uint)
@@ -238,6 +238,7 @@ func appendEventState(b []byte, e *registry.Event) []byte {
 	b = append(b, e.Fingerprint[:]...)
 	b = appendInt(b, e.Tokens)
 	b = appendInt(b, e.NumTokens)
+	b = appendString(b, e.Cause)
 	b = appendString(b, e.Detail)
 	b = appendUint(b, uint64(len(e.Workers)))
 	for i := range e.Workers {
@@ -262,6 +263,7 @@ func readEventState(c *cursor) registry.Event {
 		Fingerprint: c.array16(),
 		Tokens:      c.int(),
 		NumTokens:   c.int(),
+		Cause:       c.string("cause"),
 		Detail:      c.string("detail"),
 	}
 	e.Workers = readList(c, "outcomes", 5, func() registry.WorkerOutcome {

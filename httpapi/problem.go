@@ -34,6 +34,7 @@ const (
 	codeDisagree       code = "disagree"
 	codePartial        code = "partial"
 	codeInterrupted    code = "interrupted"
+	codeUnsent         code = "unsent"
 	codeTimeout        code = "timeout"
 	codeUnreachable    code = "unreachable"
 	codeNoLeader       code = "no_leader"
@@ -71,6 +72,7 @@ var kinds = map[code]kindOf{
 	codeDisagree:       {status: 502, advice: "every worker has done it; see workers"},
 	codePartial:        {status: 502, advice: "see workers for who did"},
 	codeInterrupted:    {status: 502, advice: "send it again under a new event id if it is still wanted"},
+	codeUnsent:         {status: 503, advice: "send it again under a new event id"},
 	codeTimeout:        {status: 504, advice: "GET /events/{event_id} tells what is known"},
 	codeUnreachable:    {status: 504},
 	codeNoLeader:       {status: 503, retry: 1, advice: "try again"},
@@ -121,6 +123,7 @@ var causes = map[executor.Cause]code{
 	executor.CauseUnreachable: codeUnreachable,
 	executor.CauseDisagree:    codeDisagree,
 	executor.CausePartial:     codePartial,
+	executor.CauseUnsent:      codeUnsent,
 	executor.CauseInterrupted: codeInterrupted,
 }
 

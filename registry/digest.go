@@ -184,6 +184,7 @@ func (d *digester) event(e *Event) {
 	d.str(string(e.Fingerprint[:]))
 	d.i64(e.Tokens)
 	d.i64(e.NumTokens)
+	d.str(e.Cause)
 	d.str(e.Detail)
 	d.u64(uint64(len(e.Workers)))
 	for _, w := range e.Workers {

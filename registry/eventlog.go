@@ -105,7 +105,7 @@ func (r *Registry) FinishEvent(e EventFinish) error {
 	if !e.State.Final() || !e.State.known() {
 		return fmt.Errorf("event %q cannot end as %q: %w", e.ID, e.State, ErrEventState)
 	}
-	ev.NumTokens, ev.Detail = e.NumTokens, e.Detail
+	ev.NumTokens, ev.Cause, ev.Detail = e.NumTokens, e.Cause, e.Detail
 	if e.Workers != nil {
 		ev.Workers = slices.Clone(e.Workers)
 	}
@@ -185,6 +185,7 @@ func (l *eventLog) interrupt(term uint64, at Micros, opts Options) (ids []string
 		}
 	}
 	for _, e := range open {
+		e.Cause = string(EventInterrupted)
 		if e.State == EventPending {
 			e.Detail = "the leader was lost before it sent anything; send the command again"
 		} else {

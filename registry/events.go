@@ -75,9 +75,12 @@ type EventFinish struct {
 	Term      uint64
 	State     EventState
 	NumTokens int64 // the ranks' common answer, when State is done
-	Detail    string
-	Workers   []WorkerOutcome
-	At        Micros
+	// Cause is the executor's word for why it is not done, by which a repeated event id
+	// is answered like the first time; Detail says it to people.
+	Cause   string
+	Detail  string
+	Workers []WorkerOutcome
+	At      Micros
 }
 
 // WorkerOutcome is one worker's part of an event.
@@ -98,6 +101,7 @@ type Event struct {
 	Fingerprint [16]byte
 	Tokens      int64
 	NumTokens   int64
+	Cause       string // see EventFinish; "interrupted" when a leader was lost
 	Detail      string
 	Workers     []WorkerOutcome
 	Term        uint64
