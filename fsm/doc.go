@@ -30,6 +30,9 @@
 // registry refused it, on every replica alike, or this replica has stopped (a
 // *RefusedError).
 //
+// A replica that proposes a batch at another, which leads, gets its result from there
+// as bytes: AppendResult, DecodeResult.
+//
 // # The state machine
 //
 // FSM implements raft.FSM and raft.BatchingFSM. Raft's own goroutine calls

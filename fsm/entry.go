@@ -56,22 +56,22 @@ const (
 )
 
 // EntryVersion is the newest version of any type that this build reads.
-const EntryVersion = 1
+const EntryVersion = 2
 
-// versions holds, by type, the newest version that this build knows (all from 1
-// on are readable) and the type's name.
+// versions holds, by type, its name and the versions that this build reads. The
+// oldest is the one of the first release: what was before it is not read.
 var versions = map[Type]struct {
-	name   string
-	newest uint8
+	name           string
+	oldest, newest uint8
 }{
-	TypeWorkerBatch:  {"worker batch", 1},
-	TypeTermBegin:    {"term begin", 1},
-	TypeLease:        {"lease", 1},
-	TypeCreateEvent:  {"create event", 1},
-	TypeRunEvent:     {"run event", 1},
-	TypeFinishEvent:  {"finish event", 1},
-	TypeSetMember:    {"set member", 1},
-	TypeRemoveMember: {"remove member", 1},
+	TypeWorkerBatch:  {"worker batch", 1, 1},
+	TypeTermBegin:    {"term begin", 1, 1},
+	TypeLease:        {"lease", 1, 1},
+	TypeCreateEvent:  {"create event", 1, 1},
+	TypeRunEvent:     {"run event", 1, 1},
+	TypeFinishEvent:  {"finish event", 1, 1},
+	TypeSetMember:    {"set member", 2, 2},
+	TypeRemoveMember: {"remove member", 1, 1},
 }
 
 // String gives the type's name, or its number when this build does not know it.
@@ -139,6 +139,8 @@ func open(entry []byte) (envelope, cursor, *refusal) {
 		return env, cursor{}, refuse(unknown, "this build knows the types %s", knownTypes())
 	case env.version == 0:
 		return env, cursor{}, refuse(damaged, "version 0 is not a version")
+	case env.version < known.oldest:
+		return env, cursor{}, refuse(outdated, "this build knows a %s from version %d on", known.name, known.oldest)
 	case env.version > known.newest:
 		return env, cursor{}, refuse(unknown, "this build knows a %s up to version %d", known.name, known.newest)
 	case entry[2] != planeInProcess || entry[3] != keyWidth:

@@ -42,6 +42,7 @@ func TestDecode_Refusals(t *testing.T) {
 	term := EncodeTermBegin(registry.TermBegin{Term: 3, Node: "n1", At: 1})
 	create := EncodeCreateEvent(registry.EventCreate{ID: "e", Kind: registry.CommandClear})
 	run := EncodeRunEvent(registry.EventRun{ID: "e"})
+	member := EncodeSetMember(registry.Member{NodeID: "n1"})
 	batch := func(body ...byte) []byte {
 		head := append(appendHeader(nil, TypeWorkerBatch), make([]byte, sessionSize)...)
 		return seal(append(append(head, 1, 0), body...))
@@ -65,6 +66,8 @@ func TestDecode_Refusals(t *testing.T) {
 		{"last type that is not ignorable", reseal(term, set(0, 127)), true, "knows the types"},
 		{"version 0", reseal(term, set(1, 0)), false, "version 0"},
 		{"newer version", reseal(term, set(1, 2)), true, "term begin up to version 1"},
+		{"version before the first release", reseal(member, set(1, 1)), false, "set member from version 2 on"},
+		{"member flag of a newer build", reseal(member, func(b []byte) []byte { b[len(b)-1] = 2; return b }), true, "flags 00000010"},
 		{"other plane", reseal(term, set(2, 1)), true, "plane 1"},
 		{"other key width", reseal(term, set(3, 32)), true, "keys of 32 bytes"},
 		{"body cut", reseal(term, cut(1)), false, "at byte 8: number cut off"},

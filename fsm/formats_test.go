@@ -28,6 +28,13 @@ func TestFormats_Examples(t *testing.T) {
 	for _, s := range samples() {
 		want[s.name] = s.entry()
 	}
+	for _, s := range resultSamples() {
+		b, err := AppendResult(nil, s.result)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want["result-"+s.name] = b
+	}
 	for _, m := range hexBlock.FindAllSubmatch(text, -1) {
 		name := string(m[1])
 		var digits strings.Builder
@@ -72,12 +79,12 @@ func TestFormats_Tables(t *testing.T) {
 			t.Errorf("event state %q is not named", item)
 		}
 	}
-	for _, number := range []string{"at most 524 288 bytes", "at most 1 024", "at most 1 048 576"} {
+	for _, number := range []string{"at most 524 288 bytes", "at most 1 024", "at most 1 048 576", "At most 1 048 576 bytes", "at most 256"} {
 		if !bytes.Contains(text, []byte(number)) {
 			t.Errorf("limit %q is not named", number)
 		}
 	}
-	if MaxEntry != 524_288 || MaxName != 1024 || MaxText != 1024 || maxSection != 1_048_576 {
+	if MaxEntry != 524_288 || MaxName != 1024 || MaxText != 1024 || maxSection != 1_048_576 || MaxResult != 1_048_576 || maxTexts != 256 {
 		t.Error("a limit has changed: the page must say so")
 	}
 }
@@ -85,7 +92,7 @@ func TestFormats_Tables(t *testing.T) {
 // Snapshots of every released version stay readable.
 func TestSnapshot_Golden(t *testing.T) {
 	for version, want := range map[int]struct{ workers, events, members int }{
-		1: {6, 1, 2},
+		1: {5, 2, 2},
 	} {
 		file := filepath.Join("testdata", "snapshots", fmt.Sprintf("small.v%d.golden", version))
 		if *update && version == SnapshotVersion {

@@ -146,8 +146,10 @@ func TestFSM_StopsAtWhatItCannotApply(t *testing.T) {
 	}{
 		{"newer type", seal([]byte{70, 1, 0, 8}), []string{"log entry 11 (type 70, version 1)", "knows the types 1, 2, 3", "upgrade this replica"}},
 		{"newer version", reseal(member, func(b []byte) []byte { b[1] = 3; return b }),
-			[]string{"log entry 11 (type 7, version 3)", "set member up to version 1", "upgrade this replica"}},
-		{"damage", damage, []string{"log entry 11 (type 7, version 1)", "checksum", "wipe its data directory", "rejoin", "restore"}},
+			[]string{"log entry 11 (type 7, version 3)", "set member up to version 2", "upgrade this replica"}},
+		{"before the first release", reseal(member, func(b []byte) []byte { b[1] = 1; return b }),
+			[]string{"log entry 11 (type 7, version 1)", "set member from version 2 on", "begin with an empty data directory"}},
+		{"damage", damage, []string{"log entry 11 (type 7, version 2)", "checksum", "wipe its data directory", "rejoin", "restore"}},
 		{"damage behind the checksum's back", half, []string{"log entry 11 (type 1, version 1)", "number cut off"}},
 		{"not an entry", []byte("hello"), []string{"5 bytes"}},
 		{"nothing", nil, []string{"0 bytes"}},

@@ -30,7 +30,7 @@ func TestEntry_Golden(t *testing.T) {
 			if want := readHex(t, file); hexLines(got) != hexLines(want) {
 				t.Errorf("encoded\n%swant\n%s", hexLines(got), hexLines(want))
 			}
-			for v := s.since; v <= versions[s.typ].newest; v++ {
+			for v := versions[s.typ].oldest; v <= versions[s.typ].newest; v++ {
 				entry := readHex(t, filepath.Join("testdata", "entries", fmt.Sprintf("%s.v%d.golden", s.name, v)))
 				dec, err := Decode(entry)
 				if err != nil {

@@ -9,6 +9,7 @@ const (
 	damaged  cause = iota + 1 // its bytes are not an entry
 	unknown                   // a newer build wrote it
 	panicked                  // a bug of ours
+	outdated                  // a build from before the first release wrote it
 )
 
 // refusal is the codec's word on an entry; the FSM adds the index.
@@ -50,6 +51,7 @@ var advice = map[cause]string{
 	unknown: "a newer build wrote it: upgrade this replica, its data is in order",
 	panicked: "nothing after it is applied here: report this with the entry's index and the stack in the log, " +
 		"and restore from a snapshot with a build that has the fix",
+	outdated: "a build from before the first release wrote it: use that build, or begin with an empty data directory",
 }
 
 func (r *refusal) at(index uint64, env envelope) *RefusedError {

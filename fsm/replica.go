@@ -21,14 +21,26 @@ func decodeTermBegin(c *cursor) registry.TermBegin {
 // EncodeSetMember gives the entry that says how a replica is reached.
 func EncodeSetMember(m registry.Member) []byte {
 	b := appendHeader(nil, TypeSetMember)
-	b = appendString(b, m.NodeID)
-	b = appendString(b, m.PeerAddr)
-	b = appendString(b, m.URL)
-	return seal(b)
+	return seal(appendMember(b, m))
 }
 
 func decodeMember(c *cursor) registry.Member {
-	return registry.Member{NodeID: c.name("node"), PeerAddr: c.name("peer address"), URL: c.name("url")}
+	return registry.Member{
+		NodeID:   c.name("node"),
+		PeerAddr: c.name("peer address"),
+		URL:      c.name("url"),
+		Voter:    c.flags(memberVoter) != 0,
+	}
+}
+
+const memberVoter = 1
+
+// appendMember writes a member as entries and snapshots have it.
+func appendMember(b []byte, m registry.Member) []byte {
+	b = appendString(b, m.NodeID)
+	b = appendString(b, m.PeerAddr)
+	b = appendString(b, m.URL)
+	return append(b, bit(m.Voter, memberVoter))
 }
 
 // EncodeRemoveMember gives the entry that forgets a replica.

@@ -6,7 +6,6 @@ import "github.com/kvctrl/kvctrl/registry"
 // testdata/entries, shown in docs/formats.md.
 type sample struct {
 	name  string
-	since uint8 // entry version that the file was first written with
 	typ   Type
 	entry func() []byte
 	want  any // what Decode gives
@@ -93,15 +92,15 @@ func samples() []sample {
 		},
 		At: sampleAt + 200,
 	}
-	member := registry.Member{NodeID: "node-1", PeerAddr: "10.0.0.1:7400", URL: "http://10.0.0.1:9000"}
+	member := registry.Member{NodeID: "node-1", PeerAddr: "10.0.0.1:7400", URL: "http://10.0.0.1:9000", Voter: true}
 	return []sample{
-		{"worker-batch", 1, TypeWorkerBatch, func() []byte { return encodeBatch(batch) }, batch},
-		{"term-begin", 1, TypeTermBegin, func() []byte { return EncodeTermBegin(term) }, term},
-		{"lease", 1, TypeLease, func() []byte { return EncodeLease(lease) }, lease},
-		{"create-event", 1, TypeCreateEvent, func() []byte { return EncodeCreateEvent(create) }, create},
-		{"run-event", 1, TypeRunEvent, func() []byte { return EncodeRunEvent(run) }, run},
-		{"finish-event", 1, TypeFinishEvent, func() []byte { return EncodeFinishEvent(finish) }, finish},
-		{"set-member", 1, TypeSetMember, func() []byte { return EncodeSetMember(member) }, member},
-		{"remove-member", 1, TypeRemoveMember, func() []byte { return EncodeRemoveMember("node-1") }, RemoveMember{NodeID: "node-1"}},
+		{"worker-batch", TypeWorkerBatch, func() []byte { return encodeBatch(batch) }, batch},
+		{"term-begin", TypeTermBegin, func() []byte { return EncodeTermBegin(term) }, term},
+		{"lease", TypeLease, func() []byte { return EncodeLease(lease) }, lease},
+		{"create-event", TypeCreateEvent, func() []byte { return EncodeCreateEvent(create) }, create},
+		{"run-event", TypeRunEvent, func() []byte { return EncodeRunEvent(run) }, run},
+		{"finish-event", TypeFinishEvent, func() []byte { return EncodeFinishEvent(finish) }, finish},
+		{"set-member", TypeSetMember, func() []byte { return EncodeSetMember(member) }, member},
+		{"remove-member", TypeRemoveMember, func() []byte { return EncodeRemoveMember("node-1") }, RemoveMember{NodeID: "node-1"}},
 	}
 }

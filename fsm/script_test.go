@@ -89,7 +89,7 @@ func (s *script) entry() []byte {
 			Workers: []registry.WorkerOutcome{{WorkerRef: s.worker(), State: registry.EventDone, NumTokens: 7}}})
 	case 5:
 		n := fmt.Sprintf("node-%d", s.rng.IntN(3))
-		return EncodeSetMember(registry.Member{NodeID: n, PeerAddr: n + ":1", URL: fmt.Sprintf("http://%s:%d", n, s.rng.IntN(2))})
+		return EncodeSetMember(registry.Member{NodeID: n, PeerAddr: n + ":1", URL: fmt.Sprintf("http://%s:%d", n, s.rng.IntN(2)), Voter: s.rng.IntN(2) == 0})
 	case 6:
 		return EncodeRemoveMember(fmt.Sprintf("node-%d", s.rng.IntN(3)))
 	case 7:

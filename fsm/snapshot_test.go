@@ -291,7 +291,7 @@ func TestRestore_RefusesContradictions(t *testing.T) {
 		{"newer section", "type 9 section: type 9 is not known", with(func(p [][]byte) [][]byte {
 			return slices.Insert(p, 2, section(9, []byte("x")))
 		})},
-		{"newer state", "state version 2", with(func(p [][]byte) [][]byte { p[1] = section(sectionState, []byte{2}); return p })},
+		{"newer state", "state version 3", with(func(p [][]byte) [][]byte { p[1] = section(sectionState, []byte{3}); return p })},
 		{"no state", "state before it", with(func(p [][]byte) [][]byte { return slices.Delete(p, 1, 2) })},
 		{"keys missing", "sections, want", with(func(p [][]byte) [][]byte { return slices.Delete(p, 2, 3) })},
 		{"keys twice", "twice", with(func(p [][]byte) [][]byte { return slices.Insert(p, 2, p[2]) })},

@@ -14,7 +14,7 @@ import (
 // Strings have no limit of their own here: what the registry holds must come back.
 
 // stateVersion changes with every change of this encoding.
-const stateVersion = 1
+const stateVersion = 2
 
 func appendState(b []byte, s *registry.State) []byte {
 	b = appendUint(b, stateVersion)
@@ -44,9 +44,7 @@ func appendState(b []byte, s *registry.State) []byte {
 	}
 	b = appendUint(b, uint64(len(s.Members)))
 	for _, m := range s.Members {
-		b = appendString(b, m.NodeID)
-		b = appendString(b, m.PeerAddr)
-		b = appendString(b, m.URL)
+		b = appendMember(b, m)
 	}
 	b = appendUint(b, uint64(len(s.Sessions)))
 	for _, x := range s.Sessions {
@@ -77,8 +75,13 @@ func readState(c *cursor) *registry.State {
 		return registry.EventEntry{Number: c.uint(), Event: readEventState(c)}
 	})
 	s.Finished = readList(c, "finished events", 1, c.uint)
-	s.Members = readList(c, "members", 3, func() registry.Member {
-		return registry.Member{NodeID: c.string("node"), PeerAddr: c.string("peer address"), URL: c.string("url")}
+	s.Members = readList(c, "members", 4, func() registry.Member {
+		return registry.Member{
+			NodeID:   c.string("node"),
+			PeerAddr: c.string("peer address"),
+			URL:      c.string("url"),
+			Voter:    c.flags(memberVoter) != 0,
+		}
 	})
 	s.Sessions = readList(c, "sessions", sessionSize+2, func() registry.SessionState {
 		return registry.SessionState{ID: registry.SessionID(c.array16()), Last: c.uint(), Seen: c.micros()}

@@ -23,7 +23,9 @@ func appendString(dst []byte, s string) []byte {
 // appendText writes free text (what a worker or the executor says about an
 // event), cut to MaxText at a rune's edge: a long complaint must not make an
 // entry that nobody can read.
-func appendText(dst []byte, s string) []byte {
+func appendText(dst []byte, s string) []byte { return appendString(dst, cutText(s)) }
+
+func cutText(s string) string {
 	if len(s) > MaxText {
 		cut := MaxText
 		for cut > MaxText-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
@@ -31,7 +33,7 @@ func appendText(dst []byte, s string) []byte {
 		}
 		s = s[:cut]
 	}
-	return appendString(dst, s)
+	return s
 }
 
 func appendBool(dst []byte, v bool) []byte {

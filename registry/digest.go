@@ -9,7 +9,7 @@ import (
 
 // digestVersion changes with what a digest covers or how it is computed; replicas
 // of different versions must not compare theirs.
-const digestVersion = 1
+const digestVersion = 2
 
 // String returns the digest as people compare it.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
@@ -67,6 +67,7 @@ func (s *State) Digest() Digest {
 		d.str(m.NodeID)
 		d.str(m.PeerAddr)
 		d.str(m.URL)
+		d.flags(m.Voter)
 	}
 	d.u64(uint64(len(s.Sessions)))
 	for _, e := range s.Sessions {

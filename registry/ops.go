@@ -147,11 +147,14 @@ type TermBegin struct {
 	At   Micros
 }
 
-// Member is a replica as the others reach it.
+// Member is a replica as the others reach it, and whether it is meant to vote.
 type Member struct {
 	NodeID   string
 	PeerAddr string
 	URL      string
+	// Voter is the wish: raft's own configuration says whether it votes now. A replica
+	// that is meant to and does not yet is still catching up.
+	Voter bool
 }
 
 // SessionID names one run of one replica's batcher.

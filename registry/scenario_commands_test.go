@@ -157,7 +157,7 @@ var commands = map[string]func(*player, *words) string{
 
 	// Replicas.
 	"member": func(p *player, w *words) string {
-		p.reg.SetMember(Member{NodeID: w.next(), PeerAddr: w.named["peer"], URL: w.named["url"]})
+		p.reg.SetMember(Member{NodeID: w.next(), PeerAddr: w.named["peer"], URL: w.named["url"], Voter: w.has("voter")})
 		return ""
 	},
 	"remove-member": func(p *player, w *words) string {
@@ -167,7 +167,11 @@ var commands = map[string]func(*player, *words) string{
 	"members": func(p *player, w *words) string {
 		var b strings.Builder
 		for _, m := range p.reg.Members() {
-			fmt.Fprintln(&b, m.NodeID, m.PeerAddr, m.URL)
+			fmt.Fprint(&b, m.NodeID, " ", m.PeerAddr, " ", m.URL)
+			if m.Voter {
+				b.WriteString(" voter")
+			}
+			b.WriteString("\n")
 		}
 		return b.String()
 	},

@@ -16,7 +16,7 @@ func richRegistry(t *testing.T) *Registry {
 	p := newPlayer(Options{})
 	for line := range strings.Lines(`
 		at 100
-		member n1 peer=h:1 url=http://h
+		member n1 peer=h:1 url=http://h voter
 		batch one 7
 		term 3 node=n1
 		register a/0 peer=h:1
