@@ -19,12 +19,10 @@ const (
 	// maxMaxBatch leaves room in an entry for the record that fills the batch.
 	maxMaxBatch = fsm.MaxEntry / 2
 
+	// A batch whose leader is lost is what a failover is measured by: the pauses stay
+	// short. The log itself holds an attempt while there is no leader.
 	retryMin = 10 * time.Millisecond
-	retryMax = time.Second
-
-	// localWait bounds how long an acknowledged batch waits for this replica to apply
-	// it too before its waiters are told.
-	localWait = 250 * time.Millisecond
+	retryMax = 100 * time.Millisecond
 )
 
 // Why a record was not taken.
@@ -44,7 +42,9 @@ type outcome struct {
 }
 
 // batcher puts records into batches and the batches into the log: in order, each
-// exactly once, one at a time (I1, I2).
+// exactly once, one at a time (I1, I2). The log may be this replica's own or the
+// leader's, and the leader may change between two attempts: the bytes, the session and
+// the number are the same, and so is what comes of it.
 //
 // A batch is proposed as soon as the one before it is acknowledged, with whatever has
 // come together since. So an idle system proposes at once, and a busy one fills
@@ -68,9 +68,12 @@ type batcher struct {
 	open    *batch     // takes records; may be empty
 	sealed  []*batch   // full, oldest first
 	flying  *batch     // being proposed
-	bytes   int        // of sealed and flying
+	words   []word     // to be told, oldest first
+	acked   uint64     // index of the batch acknowledged last
+	bytes   int        // of sealed, flying and words
 	number  uint64     // of the batch sealed last
 	closed  bool
+	silent  bool // nobody is told any more: run has ended
 }
 
 // batch is a batch of records with what ingest has to remember of each.
@@ -108,8 +111,8 @@ func newBatcher(o Options, stats *counters) *batcher {
 }
 
 // add appends the record that put makes. ops is how many operations it holds. tell,
-// if not nil, is called once, from the batcher's goroutine, unless add returns an
-// error; it must not block.
+// if not nil, is called once, from the batcher's second goroutine, unless add returns
+// an error; it must not block.
 //
 // At the bound of the queue add waits, unless urgent: then it has a reserve, and
 // beyond that returns errQueueFull.
@@ -146,31 +149,38 @@ func (q *batcher) add(urgent bool, ops int, put func(*fsm.Batch) int, tell func(
 	return nil
 }
 
-// barrier calls tell when everything taken so far is in the log. That is at once when
-// nothing is under way, and also beyond the bound of the queue, where nobody may wait.
+// barrier calls tell when everything taken so far is in the log and, as far as that
+// does not take too long, in this replica's state. That is at once beyond the bound of
+// the queue, where nobody may wait.
 func (q *batcher) barrier(tell func(outcome)) {
+	if !q.join(waiter{-1, tell}) {
+		tell(outcome{})
+	}
+}
+
+// join lets w wait for the youngest batch there is, and reports whether it may.
+func (q *batcher) join(w waiter) bool {
 	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.silent || q.full() {
+		return false
+	}
 	last := q.flying
 	if len(q.sealed) > 0 {
 		last = q.sealed[len(q.sealed)-1]
 	}
-	if q.records.Records() > 0 {
-		last = q.open
-	}
-	if q.full() {
-		last = nil
-	}
-	if last != nil {
-		last.waiters = append(last.waiters, waiter{-1, tell})
-	}
-	if last != nil && last != q.open {
+	switch {
+	case q.records.Records() > 0:
+		q.open.waiters = append(q.open.waiters, w)
+	case last != nil:
+		last.waiters = append(last.waiters, w)
 		last.size += waiterBytes
 		q.bytes += waiterBytes
+	default: // all is acknowledged
+		q.bytes += waiterBytes
+		q.say(word{waiters: []waiter{w}, index: q.acked})
 	}
-	q.mu.Unlock()
-	if last == nil {
-		tell(outcome{})
-	}
+	return true
 }
 
 // close refuses further records and wakes who waits in add. run ends when the queue
@@ -222,13 +232,13 @@ func (q *batcher) seal() {
 func (q *batcher) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, q.close)
 	defer stop()
-	for {
-		b := q.take()
-		if b == nil {
-			return
-		}
+	var telling sync.WaitGroup
+	telling.Go(func() { q.tellAll(ctx) }) // ends after endTelling
+	for b := q.take(); b != nil; b = q.take() {
 		q.finish(b, q.commit(ctx, b))
 	}
+	q.endTelling()
+	telling.Wait()
 }
 
 // take waits for a batch and makes it the flying one; nil at the end.
@@ -253,6 +263,7 @@ func (q *batcher) take() *batch {
 // verdict is the log's word on a batch.
 type verdict struct {
 	err    error
+	index  uint64 // where it stands in the log; of a duplicate, where the repeat does
 	result fsm.BatchResult
 }
 
@@ -267,9 +278,13 @@ func (q *batcher) commit(ctx context.Context, b *batch) verdict {
 		applied, err := q.propose(ctx, b.entry)
 		if err == nil {
 			q.stats.committed(len(b.entry), time.Since(began))
-			return q.judge(ctx, applied, q.awaited(b))
+			if attempt > 1 {
+				q.logger.Info("batch is in the log", "number", b.number, "attempts", attempt, "bytes", len(b.entry),
+					"index", applied.Index, "took", time.Since(began))
+			}
+			return judge(applied)
 		}
-		if permanent(err) || ctx.Err() != nil {
+		if q.permanent(err) || ctx.Err() != nil {
 			return verdict{err: err}
 		}
 		q.stats.retries.Add(1)
@@ -286,13 +301,6 @@ func (q *batcher) commit(ctx context.Context, b *batch) verdict {
 	}
 }
 
-// awaited reports whether somebody waits for the flying batch b.
-func (q *batcher) awaited(b *batch) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(b.waiters) > 0
-}
-
 func (q *batcher) propose(ctx context.Context, entry []byte) (cluster.Applied, error) {
 	ctx, cancel := context.WithTimeout(ctx, q.proposeTimeout)
 	defer cancel()
@@ -300,23 +308,25 @@ func (q *batcher) propose(ctx context.Context, entry []byte) (cluster.Applied, e
 }
 
 // permanent tells the errors after which the entry is certain never to be applied and
-// trying again is pointless.
-func permanent(err error) bool {
-	return errors.Is(err, cluster.ErrTooLarge) || errors.Is(err, cluster.ErrInvalid) || errors.Is(err, cluster.ErrStopped)
+// trying again is pointless. A stopped log is one only when this replica stops too: else it
+// is the leader that stops, and the next one takes the batch.
+func (q *batcher) permanent(err error) bool {
+	if errors.Is(err, cluster.ErrUnknownOutcome) {
+		return false
+	}
+	if errors.Is(err, cluster.ErrStopped) {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return q.closed
+	}
+	return errors.Is(err, cluster.ErrTooLarge) || errors.Is(err, cluster.ErrInvalid)
 }
 
 // judge reads what the state machine said of an applied batch.
-func (q *batcher) judge(ctx context.Context, applied cluster.Applied, awaited bool) verdict {
+func judge(applied cluster.Applied) verdict {
 	switch r := applied.Result.(type) {
 	case fsm.BatchResult:
-		if awaited {
-			// An answer may be followed at once by a question to this replica. On the
-			// leader this returns immediately.
-			ctx, cancel := context.WithTimeout(ctx, localWait)
-			defer cancel()
-			_ = q.state.WaitApplied(ctx, applied.Index)
-		}
-		return verdict{result: r}
+		return verdict{index: applied.Index, result: r}
 	case error:
 		return verdict{err: r}
 	default:
@@ -324,7 +334,8 @@ func (q *batcher) judge(ctx context.Context, applied cluster.Applied, awaited bo
 	}
 }
 
-// finish counts what became of a batch, takes it off the queue and tells its waiters.
+// finish counts what became of a batch, takes it off the queue and hands its waiters on
+// to be told.
 func (q *batcher) finish(b *batch, v verdict) {
 	switch {
 	case v.err != nil:
@@ -350,17 +361,12 @@ func (q *batcher) finish(b *batch, v verdict) {
 	}
 
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.flying = nil
-	q.bytes -= b.size
-	waiters := b.waiters
-	q.changed.Broadcast()
-	q.mu.Unlock()
-
-	for _, w := range waiters {
-		o := outcome{Err: v.err, Duplicate: v.result.Duplicate}
-		if w.record >= 0 && w.record < len(v.result.Records) {
-			o.Result = v.result.Records[w.record]
-		}
-		w.tell(o)
+	q.acked = max(q.acked, v.index)
+	q.bytes -= b.size - waiterBytes*len(b.waiters) // the rest when they are told
+	if len(b.waiters) > 0 {
+		q.say(word{waiters: b.waiters, verdict: v, index: v.index})
 	}
+	q.changed.Broadcast()
 }

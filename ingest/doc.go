@@ -27,8 +27,8 @@
 // Callers: cmd/kvctrld (life, LeaseTask), httpapi (Stats).
 //
 // Goroutines, all started by Serve and waited for before it returns: one per socket,
-// which alone touches that socket, one wake-up pump per socket, and the batcher's.
-// A socket's goroutine calls the answers (answer.go); the batcher's goroutine calls
+// which alone touches that socket, one wake-up pump per socket, and the batcher's two.
+// A socket's goroutine calls the answers (answer.go); the second of the batcher's calls
 // the outcomes of log entries, which may only resolve an answer.
 //
 // Locks: batcher.mu, pending.mu, notes.mu, syncSlots.mu, flights.mu. None is held

@@ -12,11 +12,14 @@ import (
 	"github.com/kvctrl/kvctrl/registry"
 )
 
-// Log takes entries into the replicated log.
+// Log takes entries into the replicated log, on any replica: cluster.Node.Submit.
 //
 // Errors: cluster.ErrNotLeader, ErrNoLeader and ErrUnknownOutcome, and those of ctx,
-// are tried again with the same entry; after ErrTooLarge, ErrInvalid and ErrStopped
-// it is given up; any other is tried again too, since an entry that may have been taken must not be given up.
+// are tried again with the same entry; after ErrTooLarge, ErrInvalid, and after
+// ErrStopped when this replica stops, it is given up; any other is tried again too, since
+// an entry that may have been taken must not be given up.
+// Order: an attempt ends with ErrUnknownOutcome as soon as another leader is known than
+// the one it was sent to; ProposeTimeout is for what nobody notices.
 type Log interface {
 	Propose(ctx context.Context, entry []byte) (cluster.Applied, error)
 }
