@@ -9,7 +9,7 @@ LMCACHE     ?= 0.5.6
 GOTESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check unit lint fuzz bench demo interop clean libzmq
+.PHONY: help build test check unit lint fuzz bench demo interop clean libzmq haproxy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,10 +17,13 @@ help: ## list the targets
 libzmq:
 	@scripts/need-libzmq.sh
 
+haproxy:
+	@scripts/need-haproxy.sh
+
 build: libzmq ## build bin/kvctrld
 	go build -ldflags '$(LDFLAGS)' -o bin/kvctrld ./cmd/kvctrld
 
-test: libzmq lint unit ## everything a change must pass: gofmt, vet, staticcheck, all tests with the race detector
+test: libzmq haproxy lint unit ## everything a change must pass: gofmt, vet, staticcheck, all tests with the race detector
 
 unit:
 	go test -race -timeout 20m $(GOTESTFLAGS) ./...
