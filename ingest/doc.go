@@ -8,8 +8,8 @@
 // What changes the registry goes, in the order in which it came, into one batcher,
 // which proposes it to the replicated log, one batch at a time. What only asks is
 // answered from the local registry. Heartbeats of known workers go nowhere but into
-// memory; the leader's LeaseTask turns what was heard into one log entry every few
-// seconds.
+// memory, and from there to the leader; its LeaseTask turns what was heard into one log
+// entry every few seconds.
 //
 // It never executes a command, never answers HTTP, never looks at the log's content,
 // and never trusts a frame: a bad one is counted by reason, logged at most once a
@@ -24,10 +24,12 @@
 //	err = s.Serve(ctx)  // until ctx ends; drains what was taken
 //	err = s.Close()
 //
-// Callers: cmd/kvctrld (life, LeaseTask), httpapi (Stats).
+// Callers: cmd/kvctrld (life, LeaseTask), httpapi (Stats), cluster (PeerHandler, for
+// the other replicas).
 //
 // Goroutines, all started by Serve and waited for before it returns: one per socket,
-// which alone touches that socket, one wake-up pump per socket, and the batcher's two.
+// which alone touches that socket, one wake-up pump per socket, the batcher's two,
+// and one that tells the leader who was heard.
 // A socket's goroutine calls the answers (answer.go); the second of the batcher's calls
 // the outcomes of log entries, which may only resolve an answer.
 //

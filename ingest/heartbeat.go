@@ -30,7 +30,7 @@ func (s *Server) beat(m *lmcache.HeartbeatMsg, a ask) {
 // heartbeat notes a worker's life. A known one needs no more than that; an unknown one
 // is registered; of one whose address has changed the new one goes into the log. tell,
 // which may be nil, is called once, unless an error is returned: at once for a known
-// worker, else from the batcher's goroutine when its registration is applied, or at
+// worker, else from the batcher's when its registration is applied, or at
 // once with false when an earlier one is still on its way.
 //
 // While a registration of a worker is on its way its further heartbeats do not make

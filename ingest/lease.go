@@ -25,9 +25,8 @@ const (
 type LeaseOptions struct {
 	Log   Log
 	State State
-	// Heard hands over who was heard since the last call, on every replica that the
-	// leader can ask: with one replica, Server.TakeHeard. PutBack returns what did not
-	// get into the log.
+	// Heard hands over who was heard since the last call, here and as the other replicas
+	// say: Server.TakeHeard. PutBack returns what did not get into the log.
 	Heard   func(ctx context.Context) []registry.Heard
 	PutBack func([]registry.Heard)
 
@@ -115,7 +114,7 @@ func (o LeaseOptions) once(ctx context.Context, now, since registry.Micros) erro
 	if !ok {
 		return nil
 	}
-	parts := leaseParts(lease)
+	parts := leaseParts(lease, maxLeaseBytes)
 	for i, part := range parts {
 		if _, err := o.Log.Propose(ctx, fsm.EncodeLease(part)); err != nil {
 			late := 0
@@ -133,16 +132,16 @@ func (o LeaseOptions) once(ctx context.Context, now, since registry.Micros) erro
 	return nil
 }
 
-// leaseParts cuts a lease into entries of about maxLeaseBytes: first who was heard,
-// then who is given up, so that nobody is before all is said.
-func leaseParts(l registry.Lease) []registry.Lease {
+// leaseParts cuts a lease into entries of about most bytes: first who was heard, then
+// who is given up, so that nobody is before all is said.
+func leaseParts(l registry.Lease, most int) []registry.Lease {
 	blank := l
 	blank.Heard, blank.Expired = nil, nil
-	parts, room := []registry.Lease{blank}, maxLeaseBytes
+	parts, room := []registry.Lease{blank}, most
 	with := func(w registry.WorkerRef) *registry.Lease {
 		cost := len(w.Instance) + leaseBytesPerWorker
 		if cost > room {
-			parts, room = append(parts, blank), maxLeaseBytes
+			parts, room = append(parts, blank), most
 		}
 		room -= cost
 		return &parts[len(parts)-1]

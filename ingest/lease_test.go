@@ -142,7 +142,7 @@ func TestLeaseTask_CommitsAndExpires(t *testing.T) {
 		log, heard := leaseRig(t)
 		lead(t, log, heard, time.Now)
 		at := micros(time.Now())
-		heard.note(ref("i"), at, true)
+		heard.note(ref("i"), times{at, at})
 		time.Sleep(1500 * time.Millisecond)
 		if w, _ := log.Registry().Worker(ref("i")); w.LastHeartbeat != at || w.LastHeard != at {
 			t.Errorf("the heartbeat of %d is not in the registry: %+v", at, w)
@@ -165,7 +165,7 @@ func TestLeaseTask_ItsOwnPauseExpiresNobody(t *testing.T) {
 		log, heard := leaseRig(t)
 		var ahead atomic.Int64
 		lead(t, log, heard, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
-		heard.note(ref("i"), micros(time.Now()), true)
+		heard.note(ref("i"), times{micros(time.Now()), micros(time.Now())})
 		time.Sleep(1500 * time.Millisecond)
 		ahead.Store(int64(time.Hour))
 		time.Sleep(4500 * time.Millisecond)
@@ -184,7 +184,7 @@ func TestLeaseTask_PutsBackWhatIsNotCommitted(t *testing.T) {
 	log.fail(func([]byte) (bool, error) { return false, cluster.ErrNoLeader })
 	o := LeaseOptions{Log: log, State: log, PutBack: heard.put, Now: time.Now,
 		Heard: func(context.Context) []registry.Heard { return heard.take() }}
-	heard.note(ref("i"), 7, true)
+	heard.note(ref("i"), times{7, 7})
 	if err := o.once(context.Background(), 1, 0); !errors.Is(err, cluster.ErrNoLeader) {
 		t.Fatalf("lease without a leader: %v", err)
 	}
@@ -196,9 +196,9 @@ func TestLeaseTask_PutsBackWhatIsNotCommitted(t *testing.T) {
 
 func TestNotes_LaterTimesWin(t *testing.T) {
 	var n notes
-	n.note(ref("b"), 10, true)
-	n.note(ref("b"), 12, false)
-	n.note(ref("a"), 11, false)
+	n.note(ref("b"), times{any: 10, heartbeat: 10})
+	n.note(ref("b"), times{any: 12})
+	n.note(ref("a"), times{any: 11})
 	n.put([]registry.Heard{{WorkerRef: ref("b"), Any: 5, Heartbeat: 11}})
 	want := []registry.Heard{{WorkerRef: ref("a"), Any: 11}, {WorkerRef: ref("b"), Any: 12, Heartbeat: 11}}
 	if got := n.take(); !reflect.DeepEqual(got, want) {
@@ -218,7 +218,7 @@ func TestLeaseParts_FitTheLog(t *testing.T) {
 		lease.Heard = append(lease.Heard, registry.Heard{WorkerRef: w, Any: 1 << 50, Heartbeat: 1 << 50})
 		lease.Expired = append(lease.Expired, w)
 	}
-	parts := leaseParts(lease)
+	parts := leaseParts(lease, maxLeaseBytes)
 	if len(parts) < 2 {
 		t.Fatalf("%d parts", len(parts))
 	}
@@ -239,7 +239,7 @@ func TestLeaseParts_FitTheLog(t *testing.T) {
 	if diff := cmp.Diff(lease, whole); diff != "" {
 		t.Errorf("parts (-lease +together):\n%s", diff)
 	}
-	if n := len(leaseParts(registry.Lease{At: 5})); n != 1 {
+	if n := len(leaseParts(registry.Lease{At: 5}, maxLeaseBytes)); n != 1 {
 		t.Errorf("an empty lease has %d parts, want the one", n)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/kvctrl/kvctrl/registry"
 )
 
-// maxNotes bounds the memory for who was heard between two leases: twice as many as
-// can be registered. Names are the senders' own; whom the registry does not know is
+// maxNotes bounds the memory for who was heard between two leases, here and as other
+// replicas say: twice as many as can be registered. Names are the senders' own; whom the registry does not know is
 // left out of the lease.
 const maxNotes = 1 << 17
 
@@ -19,15 +19,28 @@ const maxNotes = 1 << 17
 // A name that no worker can register under is not kept, however long. At the bound the
 // strangers go, so that invented names cannot make the workers look silent.
 func (s *Server) note(w registry.WorkerRef, at registry.Micros, heartbeat bool) {
-	if len(w.Instance) > fsm.MaxName || s.notes.note(w, at, heartbeat) {
+	t := times{any: at}
+	if heartbeat {
+		t.heartbeat = at
+	}
+	s.noted(w, t)
+}
+
+func (s *Server) noted(w registry.WorkerRef, t times) {
+	if len(w.Instance) > fsm.MaxName || s.notes.note(w, t) {
 		return
 	}
+	s.notes.put(s.onlyRegistered(s.notes.take()))
+	s.notes.note(w, t)
+}
+
+// onlyRegistered drops those who are not registered.
+func (s *Server) onlyRegistered(heard []registry.Heard) []registry.Heard {
 	reg := s.opts.State.Registry()
-	s.notes.put(slices.DeleteFunc(s.notes.take(), func(h registry.Heard) bool {
+	return slices.DeleteFunc(heard, func(h registry.Heard) bool {
 		_, known := reg.Worker(h.WorkerRef)
 		return !known
-	}))
-	s.notes.note(w, at, heartbeat)
+	})
 }
 
 // notes remembers who was heard of since the last lease. Any message is life; a
@@ -42,11 +55,7 @@ type notes struct {
 type times struct{ any, heartbeat registry.Micros }
 
 // note reports whether there was room.
-func (n *notes) note(w registry.WorkerRef, at registry.Micros, heartbeat bool) bool {
-	t := times{any: at}
-	if heartbeat {
-		t.heartbeat = at
-	}
+func (n *notes) note(w registry.WorkerRef, t times) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.merge(w, t)
@@ -79,7 +88,7 @@ func (n *notes) take() []registry.Heard {
 	return out
 }
 
-// put takes notes back that did not get into a lease.
+// put takes notes back that did not get into a lease, or to the leader.
 func (n *notes) put(heard []registry.Heard) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -35,10 +35,13 @@ type State interface {
 // AnyPort binds a free port; Ports tells which.
 const AnyPort = -1
 
-// Options configures a Server. Log, State and Session have no default.
+// Options configures a Server. Log, State and Session have no default, and Leader none
+// for a replica that has others beside it.
 type Options struct {
 	Log   Log
 	State State
+	// Leader is how this replica reaches the one that leads. Default: it is alone.
+	Leader Leader
 	// Session names this run of this replica's batcher: random, never used before.
 	Session registry.SessionID
 
@@ -67,6 +70,9 @@ type Options struct {
 	DrainTimeout time.Duration
 	// ProposeTimeout bounds one attempt to propose a batch. Default 10s.
 	ProposeTimeout time.Duration
+	// HeardEvery is how often a replica that does not lead tells the leader whom it has
+	// heard of. Default 1s: a worker's silence is known that well.
+	HeardEvery time.Duration
 
 	// MaxFrame is the size in bytes of the largest frame on PULL; libzmq drops the
 	// connection of who sends a larger one. Default 64 MiB: 1.6 million operations, as
@@ -98,6 +104,7 @@ func (o Options) withDefaults() Options {
 	def(&o.LogPatience, 20*time.Second)
 	def(&o.DrainTimeout, 2*time.Second)
 	def(&o.ProposeTimeout, 10*time.Second)
+	def(&o.HeardEvery, time.Second)
 	def(&o.MaxFrame, 64<<20)
 	def(&o.MaxQueue, 64<<20)
 	def(&o.MaxBatch, 256<<10)
@@ -167,9 +174,9 @@ func (o Options) Validate() error {
 	if o.MaxPending < 1 || o.MaxSyncs < 1 {
 		fault("ingest: max pending %d and max syncs %d, want at least 1", o.MaxPending, o.MaxSyncs)
 	}
-	if o.LogPatience <= 0 || o.DrainTimeout <= 0 || o.ProposeTimeout <= 0 {
-		fault("ingest: log patience %v, drain timeout %v, propose timeout %v, want more than 0",
-			o.LogPatience, o.DrainTimeout, o.ProposeTimeout)
+	if o.LogPatience <= 0 || o.DrainTimeout <= 0 || o.ProposeTimeout <= 0 || o.HeardEvery <= 0 {
+		fault("ingest: log patience %v, drain timeout %v, propose timeout %v, heard every %v, want more than 0",
+			o.LogPatience, o.DrainTimeout, o.ProposeTimeout, o.HeardEvery)
 	}
 	return errors.Join(faults...)
 }

@@ -166,6 +166,10 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.queue.run(logCtx)
 	}()
 
+	// Owned here; it ends after loopCtx, and a last request.
+	var pushing sync.WaitGroup
+	pushing.Go(func() { s.pushHeard(loopCtx) })
+
 	<-loopCtx.Done()
 	giveUp := time.AfterFunc(s.opts.DrainTimeout, func() { stopLog(errClosed) })
 	for _, p := range s.pullers {
@@ -179,6 +183,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	<-drained
 	giveUp.Stop()
 	err := loops.Wait()
+	pushing.Wait()
 	s.logger.Info("stopped listening for workers")
 	return err
 }
@@ -218,7 +223,8 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// TakeHeard hands over who was heard of since the last call, for a lease.
+// TakeHeard hands over who was heard of since the last call, here and by the replicas
+// that have said so, for a lease.
 func (s *Server) TakeHeard(context.Context) []registry.Heard { return s.notes.take() }
 
 // PutBackHeard returns what TakeHeard gave and did not get into the log.

@@ -72,6 +72,11 @@ type Stats struct {
 	LateAnswers        uint64 // requests answered without the log, which took too long
 	UndeliveredReplies uint64 // the asker was gone, or did not read
 	SyncsAsked         uint64 // full_sync commands given
+
+	// Signs of life on their way to the leader, counted in workers; HeardLate in requests.
+	HeardSent  uint64 // acknowledged by the leader
+	HeardTaken uint64 // from other replicas, while this one led
+	HeardLate  uint64 // not acknowledged: kept for the next time
 }
 
 // counters are the live figures behind Stats. Every field is written by whoever does
@@ -88,6 +93,7 @@ type counters struct {
 	lostRecords, lostOps                             atomic.Uint64
 	gaps, unknownRecords, unknownOps, refusedRecords atomic.Uint64
 	blocked, late, undelivered, syncs                atomic.Uint64
+	heardSent, heardTaken, heardLate                 atomic.Uint64
 }
 
 type socketCounters struct {
@@ -155,6 +161,7 @@ func (s *Server) Stats() Stats {
 		QueueMaxBytes: s.opts.MaxQueue, Blocked: c.blocked.Load(),
 		PendingMax: s.opts.MaxPending, LateAnswers: c.late.Load(),
 		UndeliveredReplies: c.undelivered.Load(), SyncsAsked: c.syncs.Load(),
+		HeardSent: c.heardSent.Load(), HeardTaken: c.heardTaken.Load(), HeardLate: c.heardLate.Load(),
 	}
 	out.Reply = c.reply.snapshot(int(c.reply.active.Load()))
 	out.Heartbeat = c.heartbeat.snapshot(int(c.heartbeat.active.Load()))
