@@ -37,6 +37,12 @@ type sentCommand struct {
 	status int    // 0: no answer came
 	state  string // the event's, as the answer tells it
 	tokens int64
+
+	// Of a command to a cluster, which is asked about until it has an answer.
+	began time.Time
+	call  int64 // began, in the history
+	took  time.Duration
+	tries int
 }
 
 // registered is a worker that got its RegisterRetMsg.
@@ -431,9 +437,11 @@ func (l *crashLoad) awaitHeartbeats(before map[string]uint64) {
 }
 
 // deliveries counts how often each command reached a worker, by worker event id.
-func (l *crashLoad) deliveries() map[string]int {
+func (l *crashLoad) deliveries() map[string]int { return countDeliveries(l.cmd.Workers()) }
+
+func countDeliveries(to []*simworker.Worker) map[string]int {
 	got := map[string]int{}
-	for _, w := range l.cmd.Workers() {
+	for _, w := range to {
 		for _, c := range w.Received() {
 			switch m := c.Message.(type) {
 			case *lmcache.ClearWorkerMsg:

@@ -27,22 +27,28 @@ func newClient(t *testing.T, r *Replica) *client {
 	return &client{r: r, http: &http.Client{Timeout: 10 * time.Second, Transport: transport}}
 }
 
-// do sends a request and reads the whole answer.
+// do is exchange without the header.
 func (c *client) do(method, path string, body []byte) (status int, answer []byte, err error) {
+	status, _, answer, err = c.exchange(method, path, body)
+	return status, answer, err
+}
+
+// exchange sends a request and reads the whole answer.
+func (c *client) exchange(method, path string, body []byte) (status int, header http.Header, answer []byte, err error) {
 	req, err := http.NewRequest(method, c.r.URL(path), bytes.NewReader(body))
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	defer resp.Body.Close()
 	answer, err = io.ReadAll(resp.Body)
-	return resp.StatusCode, answer, err
+	return resp.StatusCode, resp.Header, answer, err
 }
 
 // post sends v as JSON.
@@ -75,6 +81,11 @@ func (c *client) lookup(tokens []int64) (map[string]int, error) {
 	if status != http.StatusOK {
 		return nil, fmt.Errorf("POST /lookup answers %d: %s", status, answer)
 	}
+	return hitsOf(answer)
+}
+
+// hitsOf reads the answer to a lookup.
+func hitsOf(answer []byte) (map[string]int, error) {
 	var found struct {
 		Layout map[string][2]any `json:"layout_info"`
 	}

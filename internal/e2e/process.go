@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"time"
 )
 
 // process is one run of the binary.
@@ -15,8 +16,9 @@ type process struct {
 	err  error         // of Wait; read after done
 }
 
-// launch starts the binary with its output appended to logPath.
-func launch(binary string, args, env []string, logPath string) (*process, error) {
+// launch starts the binary with its output appended to logPath, in a network namespace
+// if one is named.
+func launch(binary string, args, env []string, logPath, namespace string) (*process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -25,7 +27,7 @@ func launch(binary string, args, env []string, logPath string) (*process, error)
 	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = env, log, log, attributes()
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error, 1)
-	go p.run(log, started)
+	go p.run(log, namespace, started)
 	if err := <-started; err != nil {
 		<-p.done
 		return nil, fmt.Errorf("start %s: %w", binary, err)
@@ -34,13 +36,19 @@ func launch(binary string, args, env []string, logPath string) (*process, error)
 }
 
 // run is owned by the replica and ends with the process, for which it waits. It keeps
-// its thread: the kernel kills the child when the thread that started it ends.
-func (p *process) run(log *os.File, started chan<- error) {
+// its thread: the kernel kills the child when the thread that started it ends. A thread
+// that is in a network namespace is never given back.
+func (p *process) run(log *os.File, namespace string, started chan<- error) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	if namespace == "" {
+		defer runtime.UnlockOSThread()
+	}
 	defer close(p.done)
 	defer log.Close()
-	err := p.cmd.Start()
+	err := enterNamespace(namespace)
+	if err == nil {
+		err = p.cmd.Start()
+	}
 	started <- err
 	if err != nil {
 		return
@@ -53,6 +61,20 @@ func (p *process) signal(s os.Signal) error {
 		return fmt.Errorf("signal %v to process %d: %w", s, p.cmd.Process.Pid, err)
 	}
 	return nil
+}
+
+// awaitStopped waits until the process stands still after SIGSTOP.
+func (p *process) awaitStopped(limit time.Duration) error {
+	return Poll(limit, func() error {
+		if p.ended() {
+			return fmt.Errorf("process %d has ended instead of being stopped", p.cmd.Process.Pid)
+		}
+		stopped, err := standsStill(p.cmd.Process.Pid)
+		if err == nil && !stopped {
+			err = fmt.Errorf("process %d still runs", p.cmd.Process.Pid)
+		}
+		return err
+	})
 }
 
 // ended reports whether the process has ended.
