@@ -29,7 +29,7 @@
 //
 // Goroutines, all started by Serve and waited for before it returns: one per socket,
 // which alone touches that socket, one wake-up pump per socket, the batcher's two,
-// and one that tells the leader who was heard.
+// one that tells the leader who was heard, and one that asks it for sync slots.
 // A socket's goroutine calls the answers (answer.go); the second of the batcher's calls
 // the outcomes of log entries, which may only resolve an answer.
 //

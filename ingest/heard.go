@@ -11,9 +11,13 @@ import (
 	"github.com/kvctrl/kvctrl/registry"
 )
 
-// maxHeardPart is at about how many bytes what was heard is cut into requests: names are
-// the workers' own, up to a kilobyte each.
-const maxHeardPart = 32 << 10
+const (
+	pathHeard = "/ingest/heard"
+
+	// maxHeardPart is at about how many bytes what was heard is cut into requests: names
+	// are the workers' own, up to a kilobyte each.
+	maxHeardPart = 32 << 10
+)
 
 // pushHeard tells the leader, every HeardEvery, whom this replica has heard of. The
 // leader's own notes wait for its LeaseTask. Owned by Serve; it ends with ctx, after a
@@ -32,6 +36,7 @@ func (s *Server) pushHeard(ctx context.Context) {
 			s.sendHeard(last)
 			return
 		case <-tick.C:
+			s.noteTerm()
 			s.sendHeard(ctx)
 		}
 	}

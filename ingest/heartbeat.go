@@ -13,11 +13,13 @@ func (s *Server) beat(m *lmcache.HeartbeatMsg, a ask) {
 	w := worker(m.InstanceID, m.WorkerID)
 	nothing := func() lmcache.Message { return &lmcache.HeartbeatRetMsg{} }
 	err := s.heartbeat(m, true, func(registered bool) {
-		ret := &lmcache.HeartbeatRetMsg{}
-		if registered {
-			ret.Commands = s.commands(w)
+		if !registered {
+			a.later(nothing())
+			return
 		}
-		a.later(ret)
+		s.command(w, func(commands []lmcache.HeartbeatCommand) {
+			a.later(&lmcache.HeartbeatRetMsg{Commands: commands})
+		})
 	})
 	if err != nil {
 		s.refused(m, a.from, a.r.name, err)
@@ -76,25 +78,6 @@ func (s *Server) heartbeat(m *lmcache.HeartbeatMsg, urgent bool, tell func(regis
 		tell(true)
 	}
 	return nil
-}
-
-// commands are what to tell a worker: to sync, if it owes that and there is a slot.
-func (s *Server) commands(w registry.WorkerRef) []lmcache.HeartbeatCommand {
-	reg := s.opts.State.Registry()
-	reason, wanted := reg.SyncWanted(w)
-	if !wanted {
-		return nil
-	}
-	wants := func(w registry.WorkerRef) bool {
-		_, wanted := reg.SyncWanted(w)
-		return wanted
-	}
-	syncing := func() int { return reg.Totals().SyncingWorkers }
-	if !s.slots.ask(w, s.opts.Now(), syncing, wants) {
-		return nil
-	}
-	s.stats.syncs.Add(1)
-	return []lmcache.HeartbeatCommand{{CommandType: "full_sync", Reason: &reason}}
 }
 
 // sameAddress reports that a heartbeat names the address that is known. One without a

@@ -21,10 +21,7 @@ type Leader interface {
 	AskLeader(ctx context.Context, path string, body []byte) ([]byte, error)
 }
 
-// What the leader's PeerHandler answers.
 const (
-	pathHeard = "/ingest/heard"
-
 	// maxPeerBody bounds a request; what is larger is sent in parts.
 	maxPeerBody = 64 << 10
 	// askTimeout bounds one request. The leader answers from memory.
@@ -47,6 +44,7 @@ func (s *Server) askLeader(ctx context.Context, path string, body []byte) ([]byt
 func (s *Server) PeerHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST "+pathHeard, s.peer(s.takeHeardOf))
+	mux.Handle("POST "+pathSyncSlot, s.peer(s.answerSlot))
 	return mux
 }
 

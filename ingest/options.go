@@ -58,8 +58,8 @@ type Options struct {
 	// advertise.go.
 	AdvertiseHost string
 
-	// MaxSyncs is how many workers are asked for a full sync at the same time: a
-	// syncing engine stores nothing for five seconds or more. Default 4.
+	// MaxSyncs is how many workers of the cluster sync at the same time: a syncing engine
+	// stores nothing for five seconds or more. The leader's counts. Default 4.
 	MaxSyncs int
 	// LogPatience is how long a worker's request waits for the log before it is
 	// answered without it. LMCache's workers give up after 30 s, and a worker whose

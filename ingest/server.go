@@ -28,6 +28,7 @@ type Server struct {
 	complaints complaints
 	notes      notes
 	slots      syncSlots
+	questions  chan slotAsked // to the leader, from command to askSlots
 	flights    flights
 
 	zctx    *zmq.Context
@@ -52,7 +53,8 @@ type Ports struct {
 // New makes a Server. It does nothing yet; Open says what is wrong with o.
 func New(o Options) *Server {
 	o = o.withDefaults()
-	s := &Server{opts: o, logger: o.Logger, stats: newCounters(), slots: syncSlots{max: o.MaxSyncs}}
+	s := &Server{opts: o, logger: o.Logger, stats: newCounters(), slots: syncSlots{max: o.MaxSyncs},
+		questions: make(chan slotAsked, maxSlotQuestions)}
 	s.queue = newBatcher(o, s.stats)
 	return s
 }
@@ -166,9 +168,13 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.queue.run(logCtx)
 	}()
 
-	// Owned here; it ends after loopCtx, and a last request.
-	var pushing sync.WaitGroup
-	pushing.Go(func() { s.pushHeard(loopCtx) })
+	// Owned here: the one ends after loopCtx, and a last request, the other when the
+	// routers have ended, whose heartbeats it answers.
+	var telling, asking sync.WaitGroup
+	telling.Go(func() { s.pushHeard(loopCtx) })
+	askCtx, stopAsking := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAsking()
+	asking.Go(func() { s.askSlots(askCtx) })
 
 	<-loopCtx.Done()
 	giveUp := time.AfterFunc(s.opts.DrainTimeout, func() { stopLog(errClosed) })
@@ -183,7 +189,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	<-drained
 	giveUp.Stop()
 	err := loops.Wait()
-	pushing.Wait()
+	stopAsking()
+	asking.Wait()
+	telling.Wait()
 	s.logger.Info("stopped listening for workers")
 	return err
 }

@@ -15,12 +15,16 @@ const slotTime = 30 * time.Second
 // through all workers, and after a loss of state each of them asks at every heartbeat.
 const fullTime = time.Second
 
+// termHold is for how long a new leader gives no slots: whom its predecessor has asked
+// it does not know before they start, and they do within 5 s of their last heartbeat.
+const termHold = 10 * time.Second
+
 // syncSlots decides which workers that owe a full sync are told so now: a syncing
-// engine stores nothing for seconds, so only max of them sync at the same time.
+// engine stores nothing for seconds, so only max of them sync at the same time. The
+// leader's decide for all replicas.
 //
-// The count is what the registry says of all workers plus whom this replica has asked
-// and who has not started. Other replicas' asked workers are not known here: R
-// replicas may ask up to R times max at the same moment.
+// The count is what the registry says of all workers plus whom this leader has asked
+// and who has not started.
 //
 // Concurrency: any goroutine.
 type syncSlots struct {
@@ -29,6 +33,23 @@ type syncSlots struct {
 	mu    sync.Mutex
 	asked map[registry.WorkerRef]time.Time
 	full  time.Time // until then
+	term  uint64    // in which this replica leads, or led last
+}
+
+// begin notes the term that this replica leads.
+func (s *syncSlots) begin(term uint64, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.term != term {
+		s.term, s.full = term, now.Add(termHold)
+	}
+}
+
+// isFull reports whether a worker that is not asked yet need not try.
+func (s *syncSlots) isFull(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return now.Before(s.full)
 }
 
 // ask reports whether to tell w now. syncing counts the workers that sync; wants
