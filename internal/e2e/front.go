@@ -90,7 +90,7 @@ func StartFront(t testing.TB, o FrontOptions) *Front {
 	t.Helper()
 	f := &Front{FrontOptions: o, t: t, logPath: filepath.Join(t.TempDir(), "haproxy.log"),
 		client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
-	p, err := launch(HAProxy(t), []string{"-db", "-f", FrontConfig(t)}, f.environment(), f.logPath)
+	p, err := launch(HAProxy(t), []string{"-db", "-f", FrontConfig(t)}, f.environment(), f.logPath, "")
 	if err != nil {
 		t.Fatal(err)
 	}
