@@ -200,6 +200,7 @@ func TestEncode_EveryField(t *testing.T) {
 		return func() []byte { return encodeBatch(WorkerBatch{Session: sampleSession, Records: []any{rec}}) }
 	}
 	ops, sync := filled[registry.Ops](), filled[registry.SyncBatch]()
+	ops.Session = registry.SessionID{} // stands once, in front of the records
 	for _, c := range []struct {
 		want  any
 		entry func() []byte

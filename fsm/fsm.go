@@ -232,11 +232,12 @@ func (f *FSM) applyBatch(reg *registry.Registry, c cursor) BatchResult {
 		switch r.kind {
 		case recOps:
 			operations += len(r.ops.Keys)
+			r.ops.Session = h.session
 			res.Ops = reg.ApplyOps(r.ops)
 		case recRegister:
 			res.Register = reg.Register(r.register)
 		case recDeregister:
-			res.Deregistered = reg.Deregister(r.deregister.WorkerRef)
+			res.Deregistered = reg.Deregister(r.deregister.WorkerRef, r.deregister.At)
 		case recSyncStart:
 			res.SyncStart = reg.SyncStart(r.syncStart)
 		case recSyncBatch:

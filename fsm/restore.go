@@ -154,7 +154,7 @@ func (b *builder) finish(end *snapshotEnd) (*registry.Registry, error) {
 		return nil, err
 	}
 	if got := reg.Digest(); got != end.digest {
-		return nil, fmt.Errorf("digest %x, want %x", got, end.digest)
+		return nil, fmt.Errorf("digest %v, want %v", got, end.digest)
 	}
 	return reg, nil
 }

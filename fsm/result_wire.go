@@ -42,8 +42,9 @@ const (
 	resSyncIgnored     = 0x080
 	resSyncComplete    = 0x100
 	resDeregistered    = 0x200
+	resOpsLate         = 0x400 // how many, behind the texts
 
-	knownResultBits = 0x3ff
+	knownResultBits = 0x7ff
 )
 
 // RemoteError is an error that another replica answered with: its words, and the
@@ -207,11 +208,17 @@ func (t *texts) record(dst []byte, r *RecordResult) []byte {
 			bits |= f.bit
 		}
 	}
+	if r.Ops.Late > 0 {
+		bits |= resOpsLate
+	}
 	dst = appendUint(dst, bits)
 	for _, f := range fields {
 		if *f.text != "" {
 			dst = appendUint(dst, t.id(*f.text))
 		}
+	}
+	if r.Ops.Late > 0 {
+		dst = appendUint(dst, uint64(r.Ops.Late))
 	}
 	return dst
 }
@@ -268,5 +275,13 @@ func readRecordResult(c *cursor, r *RecordResult, texts []string) {
 		if i := c.index("text", len(texts)); c.err == nil {
 			*f.text = texts[i]
 		}
+	}
+	if bits&resOpsLate == 0 {
+		return
+	}
+	if n := c.uint(); c.err == nil && (n == 0 || n > MaxEntry/keyWidth) {
+		c.fail("%d late operations, want 1 to %d", n, MaxEntry/keyWidth)
+	} else {
+		r.Ops.Late = int(n)
 	}
 }

@@ -28,6 +28,7 @@ func resultSamples() []resultSample {
 			{Register: registry.RegisterResult{Known: true}},
 			{},
 			{Ops: registry.OpsResult{Gap: true}},
+			{Ops: registry.OpsResult{Late: 300}},
 			{Ops: registry.OpsResult{Refused: full}},
 			{SyncStart: registry.SyncStartResult{Accepted: true}},
 			{SyncStart: registry.SyncStartResult{Reason: full}},
@@ -97,6 +98,8 @@ func TestResult_EveryFieldAlone(t *testing.T) {
 			v.SetBool(true)
 		case reflect.String:
 			v.SetString(path)
+		case reflect.Int:
+			v.SetInt(7)
 		default:
 			t.Fatalf("%s is of kind %s: give it an encoding", path, v.Kind())
 		}
@@ -193,6 +196,8 @@ func TestDecodeResult_Refusals(t *testing.T) {
 		{"text of no place", []byte{1, 1, 0, 0, 1, 4}, "1 bytes wanted|text 0 of 0|number cut off"},
 		{"text out of place", []byte{1, 1, 0, 1, 1, 'x', 1, 4, 1}, "text 1 of 1"},
 		{"unknown bit", []byte{1, 1, 0, 0, 1, 0x80, 0x40}, "result bits 2000"},
+		{"none late", []byte{1, 1, 0, 0, 1, 0x80, 0x08, 0}, "0 late operations, want 1 to 65536"},
+		{"all too late", []byte{1, 1, 0, 0, 1, 0x80, 0x08, 0x81, 0x80, 0x04}, "65537 late operations"},
 		{"bits not shortest", []byte{1, 1, 0, 0, 1, 0x81, 0}, "shortest form"},
 		{"duplicate with records", []byte{1, 1, 1, 0, 1, 0}, "a duplicate has 0 texts and 1 records"},
 		{"left over", []byte{1, 1, 1, 0, 0, 0}, "1 bytes left over"},
@@ -227,7 +232,7 @@ func TestResult_RoundTrip(t *testing.T) {
 	record := rapid.Custom(func(t *rapid.T) RecordResult {
 		return RecordResult{
 			Register:     registry.RegisterResult{Known: flag.Draw(t, "known"), Refused: text.Draw(t, "refused")},
-			Ops:          registry.OpsResult{Unknown: flag.Draw(t, "unknown"), Gap: flag.Draw(t, "gap"), Refused: text.Draw(t, "refused")},
+			Ops:          registry.OpsResult{Unknown: flag.Draw(t, "unknown"), Gap: flag.Draw(t, "gap"), Late: rapid.IntRange(0, 300).Draw(t, "late"), Refused: text.Draw(t, "refused")},
 			SyncStart:    registry.SyncStartResult{Accepted: flag.Draw(t, "accepted"), Reason: text.Draw(t, "reason")},
 			Sync:         registry.SyncResult{Ignored: flag.Draw(t, "ignored"), Complete: flag.Draw(t, "complete")},
 			Deregistered: flag.Draw(t, "deregistered"),

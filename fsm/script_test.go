@@ -10,7 +10,7 @@ import (
 )
 
 // script writes a log as a cluster would: a few workers that register, admit,
-// evict, lose operations, sync and leave, beside commands, leases and terms. The
+// evict, lose operations, move to other replicas, sync and leave, beside commands, leases and terms. The
 // same seed gives the same log.
 type script struct {
 	rng      *rand.Rand
@@ -19,6 +19,7 @@ type script struct {
 	term     uint64
 	sessions [3]registry.SessionID
 	numbers  [3]uint64
+	held     [3][]byte // a batch that the session's replica could not get into the log yet
 	seq      map[registry.StreamRef]int64
 	events   int
 }
@@ -100,6 +101,10 @@ func (s *script) entry() []byte {
 
 func (s *script) batch() []byte {
 	which := s.rng.IntN(len(s.sessions))
+	if entry := s.held[which]; entry != nil {
+		s.held[which] = nil
+		return entry
+	}
 	b := NewBatch(s.sessions[which])
 	for range 1 + s.rng.IntN(6) {
 		s.record(b)
@@ -107,7 +112,12 @@ func (s *script) batch() []byte {
 	if s.rng.IntN(8) != 0 { // else the number of the batch before: a retry
 		s.numbers[which]++
 	}
-	return b.Encode(s.numbers[which], s.now)
+	entry := b.Encode(s.numbers[which], s.now)
+	if s.rng.IntN(8) != 0 {
+		return entry
+	}
+	s.held[which] = entry
+	return s.batch()
 }
 
 func (s *script) record(b *Batch) {

@@ -134,6 +134,15 @@ func TestSnapshot_IsOfItsMoment(t *testing.T) {
 	sameState(t, g, f)
 }
 
+// The scripts are worth their name: what replicas do to each other is in them.
+func TestScript_HasItAll(t *testing.T) {
+	f := applied(t, 3, 2000)
+	totals, stats := f.Registry().Totals(), f.Stats()
+	if totals.Late == 0 || totals.Gaps == 0 || totals.LossyStreams == 0 || stats.Duplicates == 0 || totals.Sessions < 3 {
+		t.Errorf("%+v, %+v", totals, stats)
+	}
+}
+
 // The same log gives the same state, however it is cut into batches and whichever
 // snapshots lie between.
 func TestFSM_Determinism(t *testing.T) {

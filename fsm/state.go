@@ -22,6 +22,7 @@ func appendState(b []byte, s *registry.State) []byte {
 	b = appendUint(b, s.Term)
 	b = appendString(b, s.Leader)
 	b = appendInt(b, s.Gaps)
+	b = appendInt(b, s.Late)
 	b = appendUint(b, s.LastNumber)
 	b = appendUint(b, uint64(s.Holders))
 	b = appendUint(b, uint64(len(s.Instances)))
@@ -64,6 +65,7 @@ func readState(c *cursor) *registry.State {
 		Term:       c.uint(),
 		Leader:     c.string("leader"),
 		Gaps:       c.int(),
+		Late:       c.int(),
 		LastNumber: c.uint(),
 		Holders:    c.uint32("holders"),
 	}
@@ -108,6 +110,7 @@ const (
 	streamStores, streamLossy, streamSynced, streamSync   = 1, 2, 4, 8
 	seqBegun, seqUnnumbered, seqLoneZero, seqCounted      = 1, 2, 4, 8
 	syncEnded, syncTainted                                = 1, 2
+	holeExtended                                          = 1
 )
 
 func appendWorkerState(b []byte, w *registry.WorkerState) []byte {
@@ -146,7 +149,7 @@ func readWorkerState(c *cursor) registry.WorkerState {
 	}
 	w.Registered, w.LastHeartbeat, w.LastHeard = c.micros(), c.micros(), c.micros()
 	w.Wanted = c.string("reason of a full sync")
-	w.Streams = readList(c, "streams", 10, func() registry.StreamState { return readStreamState(c) })
+	w.Streams = readList(c, "streams", 33, func() registry.StreamState { return readStreamState(c) })
 	return w
 }
 
@@ -159,6 +162,14 @@ func appendStreamState(b []byte, s *registry.StreamState) []byte {
 	q := s.Sequence
 	b = append(b, bit(q.Begun, seqBegun)|bit(q.Unnumbered, seqUnnumbered)|bit(q.LoneZero, seqLoneZero)|bit(q.Counted, seqCounted))
 	b = appendInt(b, q.Next)
+	b = append(b, q.Writer[:]...)
+	b = appendUint(b, uint64(len(q.Holes)))
+	for _, h := range q.Holes {
+		b = appendInt(b, h.From)
+		b = appendInt(b, h.To)
+		b = appendInt(b, int64(h.Until))
+		b = append(b, bit(h.Extended, holeExtended))
+	}
 	b = appendString(b, s.LastSync)
 	if s.Sync != nil {
 		b = appendSyncState(b, s.Sync)
@@ -176,8 +187,11 @@ func readStreamState(c *cursor) registry.StreamState {
 	s.Sequence = registry.SequenceState{
 		Begun: seq&seqBegun != 0, Unnumbered: seq&seqUnnumbered != 0,
 		LoneZero: seq&seqLoneZero != 0, Counted: seq&seqCounted != 0,
-		Next: c.int(),
+		Next: c.int(), Writer: c.array16(),
 	}
+	s.Sequence.Holes = readList(c, "holes", 4, func() registry.HoleState {
+		return registry.HoleState{From: c.int(), To: c.int(), Until: c.micros(), Extended: c.flags(holeExtended) != 0}
+	})
 	s.LastSync = c.string("sync id")
 	if flags&streamSync != 0 {
 		s.Sync = readSyncState(c)

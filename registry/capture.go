@@ -17,6 +17,7 @@ func (r *Registry) capture() (State, []*index.Holder[*stream]) {
 		Term:       r.term,
 		Leader:     r.leader,
 		Gaps:       r.gaps,
+		Late:       r.late,
 		LastNumber: r.lastNumber,
 		Members:    r.memberList(),
 		Sessions:   r.sessionList(),
@@ -87,9 +88,12 @@ func (c *capturer) stream(st *stream) StreamState {
 		Stores:   st.stores,
 		Lossy:    st.lossy,
 		Gaps:     st.gaps,
-		Sequence: SequenceState{Begun: q.begun, Unnumbered: q.unnumbered, LoneZero: q.loneZero, Counted: q.counted, Next: q.next},
+		Sequence: SequenceState{Begun: q.begun, Unnumbered: q.unnumbered, LoneZero: q.loneZero, Counted: q.counted, Next: q.next, Writer: q.writer},
 		LastSync: st.lastSync,
 		Synced:   st.synced,
+	}
+	for _, h := range q.holes {
+		s.Sequence.Holes = append(s.Sequence.Holes, HoleState{From: h.from, To: h.to, Until: h.until, Extended: h.extended})
 	}
 	if y := st.sync; y != nil {
 		s.Sync = &SyncState{

@@ -90,7 +90,7 @@ func TestConcurrent_ReadersBesideTheWriter(t *testing.T) {
 			admit(reg, ref, CPULocation, keyRange(1, 10*i))
 			admit(reg, ref, "disk", keyRange(20, 30))
 			if i%3 == 0 {
-				reg.Deregister(ref)
+				reg.Deregister(ref, 0)
 			}
 		}
 		stream, id := StreamRef{steady, CPULocation}, fmt.Sprint(round)
@@ -200,9 +200,9 @@ func TestSearch_SlotChangesHands(t *testing.T) {
 		p.open(st, "asker")
 		if !moved {
 			moved = true
-			reg.Deregister(a)
+			reg.Deregister(a, 0)
 			admit(reg, b, CPULocation, keyRange(1, 1))
-			reg.Deregister(c)
+			reg.Deregister(c, 0)
 		}
 	})
 	if next := reg.workers[b].stream(CPULocation); next.slot != first.slot {

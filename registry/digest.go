@@ -42,6 +42,7 @@ func (s *State) Digest() Digest {
 	d.u64(s.Term)
 	d.str(s.Leader)
 	d.i64(s.Gaps)
+	d.i64(s.Late)
 	d.u64(s.LastNumber)
 	d.u64(uint64(s.Holders))
 	d.u64(uint64(len(s.Instances)))
@@ -149,6 +150,14 @@ func (d *digester) stream(s *StreamState) {
 	d.flags(s.Stores, s.Lossy, s.Synced, s.Sync != nil, q.Begun, q.Unnumbered, q.LoneZero, q.Counted)
 	d.i64(s.Gaps)
 	d.i64(q.Next)
+	d.str(string(q.Writer[:]))
+	d.u64(uint64(len(q.Holes)))
+	for _, h := range q.Holes {
+		d.i64(h.From)
+		d.i64(h.To)
+		d.i64(int64(h.Until))
+		d.flags(h.Extended)
+	}
 	d.str(s.LastSync)
 	if y := s.Sync; y != nil {
 		d.str(y.ID)

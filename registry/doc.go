@@ -32,6 +32,8 @@
 //   - stream: the numbered events (admits and evicts) of one location of one worker.
 //   - holder: an owner of keys in the index; one per stream, and a hidden second one
 //     while the stream is in a full sync.
+//   - late: of operations, that the stream has moved on without them: another replica
+//     took what the worker said after them, and was faster. They are not applied.
 //   - gap: a message whose numbers do not follow the stream's last one. The stream is
 //     lossy from then until a full sync has made it good.
 //   - sync: a full sync, a worker's announcement of all it holds in one location.

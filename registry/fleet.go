@@ -60,6 +60,10 @@ func (w *worker) begin(at Micros) {
 	w.suspect.Store(false)
 }
 
+// after reports whether the worker was registered after the given time, beyond what the
+// clocks of two replicas may be apart.
+func (w *worker) after(at Micros) bool { return at+lateGrace < w.registered }
+
 // hear notes signs of life; heartbeat is 0 when none of them was one.
 func (w *worker) hear(any, heartbeat Micros) {
 	if heartbeat > 0 {

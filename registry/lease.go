@@ -36,6 +36,7 @@ func (r *Registry) judgeLiveness(at, silence Micros) {
 	for _, inst := range r.instances {
 		for _, w := range inst.workers {
 			w.lastHeard, w.lastHeartbeat = notAhead(w.lastHeard, at), notAhead(w.lastHeartbeat, at)
+			w.registered = notAhead(w.registered, at)
 			w.suspect.Store(silence > 0 && w.beats && at-w.lastHeard > silence)
 		}
 	}

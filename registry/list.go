@@ -210,6 +210,7 @@ func (r *Registry) Totals() Totals {
 		IndexBytes:   r.idx.Bytes(),
 		Chunks:       r.idx.Len(),
 		Gaps:         r.gaps,
+		Late:         r.late,
 		SyncProgress: r.syncProgress(),
 		OpenEvents:   r.events.open,
 		Events:       len(r.events.byID),

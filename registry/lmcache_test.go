@@ -190,7 +190,7 @@ func say(t *testing.T, reg *Registry, m recordedMessage) (P2PHit, bool) {
 	case "RegisterMsg", "HeartbeatMsg":
 		reg.Register(Registration{WorkerRef: ref, IP: m.IP, Port: m.Port, PeerInitURL: m.Peer, ByHeartbeat: m.Type == "HeartbeatMsg"})
 	case "DeRegisterMsg":
-		reg.Deregister(ref)
+		reg.Deregister(ref, 0)
 	case "BatchedKVOperationMsg":
 		for i, op := range m.Operations {
 			o := Ops{Stream: stream, Keys: []Key{key(t, op.Key)}, First: op.Seq, Numbered: true, Continues: i > 0}

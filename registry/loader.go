@@ -40,7 +40,8 @@ func NewLoader(st State, opts Options) (*Loader, error) {
 	l.want = make([]HolderState, st.Holders)
 	l.seen = make([]uint64, st.Holders)
 	r := l.reg
-	r.now, r.term, r.leader, r.gaps, r.lastNumber = st.Time, st.Term, st.Leader, st.Gaps, st.LastNumber
+	r.now, r.term, r.leader, r.lastNumber = st.Time, st.Term, st.Leader, st.LastNumber
+	r.gaps, r.late = st.Gaps, st.Late
 	numbers := numberSet{last: st.LastNumber, seen: make(map[uint64]bool)}
 	if err := l.loadFleet(&st, &numbers); err != nil {
 		return nil, err

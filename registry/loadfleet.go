@@ -84,7 +84,16 @@ func (l *Loader) loadStream(w *worker, ss *StreamState, worker string, numbers *
 	st.stores, st.lossy, st.gaps = ss.Stores, ss.Lossy, ss.Gaps
 	st.lastSync, st.synced = ss.LastSync, ss.Synced
 	q := ss.Sequence
-	st.sequence = sequence{begun: q.Begun, unnumbered: q.Unnumbered, loneZero: q.LoneZero, counted: q.Counted, next: q.Next}
+	st.sequence = sequence{begun: q.Begun, unnumbered: q.Unnumbered, loneZero: q.LoneZero, counted: q.Counted, next: q.Next, writer: q.Writer}
+	if len(q.Holes) > maxHoles {
+		return damaged("%s has %d holes in its numbers, the most are %d", what, len(q.Holes), maxHoles)
+	}
+	for i, h := range q.Holes {
+		if h.From >= h.To || i > 0 && h.From < q.Holes[i-1].To {
+			return damaged("%s has a hole in its numbers from %d to %d: none, or out of order", what, h.From, h.To)
+		}
+		st.sequence.holes = append(st.sequence.holes, hole{from: h.From, to: h.To, until: h.Until, extended: h.Extended})
+	}
 	if err := l.claim(ss.Holder, st.holder, what); err != nil {
 		return err
 	}

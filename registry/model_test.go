@@ -76,30 +76,42 @@ func both[R any](t *rapid.T, w *twins, change func(*Registry) R) R {
 }
 
 func (w *twins) register(t *rapid.T) {
-	g := Registration{WorkerRef: drawWorker.Draw(t, "worker"), IP: "h", At: w.now, ByHeartbeat: rapid.Bool().Draw(t, "by heartbeat")}
+	g := Registration{WorkerRef: drawWorker.Draw(t, "worker"), IP: "h", ByHeartbeat: rapid.Bool().Draw(t, "by heartbeat")}
 	peer := rapid.SampledFrom([]string{"", "p", "q"}).Draw(t, "peer")
 	if peer != "" {
 		g.PeerInitURL = &peer
 	}
+	g.At = w.said(t)
 	both(t, w, func(r *Registry) RegisterResult { return r.Register(g) })
-	w.naive.register(g.WorkerRef, peer, g.ByHeartbeat)
+	w.naive.register(g.WorkerRef, peer, g.ByHeartbeat, g.At)
 }
 
 func (w *twins) deregister(t *rapid.T) {
 	ref := drawWorker.Draw(t, "worker")
-	known := both(t, w, func(r *Registry) bool { return r.Deregister(ref) })
+	at := w.said(t)
+	known := both(t, w, func(r *Registry) bool { return r.Deregister(ref, at) })
 	if want := w.naive.worker(ref) != nil; known != want {
 		t.Fatalf("deregister says known %v, want %v", known, want)
 	}
-	w.naive.deregister(ref)
+	w.naive.deregister(ref, at)
 }
 
-// message says one message: mostly with the numbers that follow, sometimes with
-// breaks.
+// said is when a worker said something: mostly now, sometimes it has been held up.
+func (w *twins) said(t *rapid.T) Micros {
+	if rapid.IntRange(0, 9).Draw(t, "held up") == 0 {
+		return w.now - rapid.SampledFrom([]Micros{second, 2 * second, 15 * second}).Draw(t, "for")
+	}
+	return w.now
+}
+
+// message says one message: mostly with the numbers that follow and to the same
+// replica, sometimes with breaks.
 func (w *twins) message(t *rapid.T) { w.messageOf(t, drawStream.Draw(t, "stream")) }
 
 func (w *twins) messageOf(t *rapid.T, ref StreamRef) {
 	numbered := rapid.IntRange(0, 9).Draw(t, "numbered") > 0
+	session := SessionID{rapid.SampledFrom([]byte{1, 1, 1, 2, 3}).Draw(t, "session")}
+	at := w.said(t)
 	next := w.next[ref]
 	var ops []naiveOp
 	for range rapid.IntRange(1, 12).Draw(t, "ops") {
@@ -112,19 +124,22 @@ func (w *twins) messageOf(t *rapid.T, ref StreamRef) {
 	w.next[ref] = next
 
 	cut := func(i int) bool { return numbered && ops[i].number != ops[i-1].number+1 }
-	apply(w.reg, ref, numbered, ops, w.now, cut)
+	a := apply(w.reg, ref, numbered, ops, session, at, cut)
 	cuts := rapid.Uint32().Draw(t, "cuts")
-	apply(w.other, ref, numbered, ops, w.now, func(i int) bool { return cut(i) || cuts&(1<<i) != 0 })
-	w.naive.message(ref, numbered, ops)
+	b := apply(w.other, ref, numbered, ops, session, at, func(i int) bool { return cut(i) || cuts&(1<<i) != 0 })
+	if want := w.naive.message(ref, numbered, ops, session, at); a != want || b != want {
+		t.Fatalf("%d operations late, %d of the other, naive %d", a, b, want)
+	}
 }
 
-// apply cuts a message into runs where cut says so.
-func apply(r *Registry, ref StreamRef, numbered bool, ops []naiveOp, at Micros, cut func(int) bool) {
-	run := Ops{Stream: ref, Numbered: numbered, First: ops[0].number, At: at}
+// apply cuts a message into runs where cut says so, and returns how many operations
+// came too late.
+func apply(r *Registry, ref StreamRef, numbered bool, ops []naiveOp, session SessionID, at Micros, cut func(int) bool) (late int) {
+	run := Ops{Stream: ref, Session: session, Numbered: numbered, First: ops[0].number, At: at}
 	for i, op := range ops {
 		if i > 0 && cut(i) {
-			r.ApplyOps(run)
-			run = Ops{Stream: ref, Numbered: numbered, First: op.number, At: at, Continues: true}
+			late += r.ApplyOps(run).Late
+			run = Ops{Stream: ref, Session: session, Numbered: numbered, First: op.number, At: at, Continues: true}
 		}
 		n := len(run.Keys)
 		if op.evict {
@@ -133,7 +148,7 @@ func apply(r *Registry, ref StreamRef, numbered bool, ops []naiveOp, at Micros, 
 		}
 		run.Keys = append(run.Keys, op.key)
 	}
-	r.ApplyOps(run)
+	return late + r.ApplyOps(run).Late
 }
 
 func (w *twins) syncStart(t *rapid.T) {
@@ -210,11 +225,11 @@ func (w *twins) event(t *rapid.T) {
 	}
 }
 
-// lease lets time go on, a little: no sync is given up and nobody is suspect. The
-// scenarios tell of that.
+// lease lets time go on. No sync is given up and nobody is suspect: the scenarios tell
+// of that.
 func (w *twins) lease(t *rapid.T) {
-	w.now++
-	l := Lease{At: w.now, Heard: []Heard{{WorkerRef: drawWorker.Draw(t, "worker"), Any: w.now}}}
+	w.now += rapid.SampledFrom([]Micros{1, second, 6 * second}).Draw(t, "time")
+	l := Lease{At: w.now, SuspectAfter: -1, SyncTimeout: -1, Heard: []Heard{{WorkerRef: drawWorker.Draw(t, "worker"), Any: w.now}}}
 	w.reg.Lease(l)
 	w.other.Lease(l)
 }
@@ -288,7 +303,7 @@ func (w *twins) compare(t *rapid.T) {
 		}
 	}
 	gaps = w.naive.gaps
-	if got := w.reg.Totals(); got.Keys != keys || got.Gaps != gaps || got.Instances != len(w.naive.instances) {
-		t.Fatalf("totals %+v, naive %d keys, %d gaps, %d instances", got, keys, gaps, len(w.naive.instances))
+	if got := w.reg.Totals(); got.Keys != keys || got.Gaps != gaps || got.Late != w.naive.late || got.Instances != len(w.naive.instances) {
+		t.Fatalf("totals %+v, naive %d keys, %d gaps, %d late, %d instances", got, keys, gaps, w.naive.late, len(w.naive.instances))
 	}
 }

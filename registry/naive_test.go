@@ -11,6 +11,7 @@ import (
 type naive struct {
 	instances []*naiveInstance
 	gaps      int64
+	late      int64
 }
 
 type naiveInstance struct {
@@ -19,11 +20,12 @@ type naiveInstance struct {
 }
 
 type naiveWorker struct {
-	ref     WorkerRef
-	peer    string
-	adopted bool
-	wanted  string
-	streams []*naiveStream
+	ref        WorkerRef
+	registered Micros
+	peer       string
+	adopted    bool
+	wanted     string
+	streams    []*naiveStream
 }
 
 type naiveStream struct {
@@ -34,8 +36,16 @@ type naiveStream struct {
 	lossy    bool
 	gaps     int64
 	numbers  []int64 // all there ever were
+	writer   SessionID
+	missing  map[int64]*naiveHole // numbers that were passed over
 	sync     *naiveSync
 	synced   string
+}
+
+// naiveHole is what numbers that were passed over at one time have in common.
+type naiveHole struct {
+	until    Micros
+	extended bool
 }
 
 type naiveSync struct {
@@ -59,9 +69,12 @@ func (n *naive) worker(ref WorkerRef) *naiveWorker {
 	return nil
 }
 
-func (n *naive) register(ref WorkerRef, peer string, byHeartbeat bool) {
+func (n *naive) register(ref WorkerRef, peer string, byHeartbeat bool, at Micros) {
 	w := n.worker(ref)
 	known := w != nil
+	if known && at < w.registered-second {
+		return
+	}
 	if !known {
 		w = &naiveWorker{ref: ref}
 		at := slices.IndexFunc(n.instances, func(i *naiveInstance) bool { return i.id == ref.Instance })
@@ -75,13 +88,16 @@ func (n *naive) register(ref WorkerRef, peer string, byHeartbeat bool) {
 		w.peer = peer
 	}
 	if !byHeartbeat {
-		w.streams, w.wanted, w.adopted = nil, "", false
+		w.streams, w.wanted, w.adopted, w.registered = nil, "", false, at
 	} else if !known {
-		w.wanted, w.adopted = ReasonReRegistered, true
+		w.wanted, w.adopted, w.registered = ReasonReRegistered, true, at
 	}
 }
 
-func (n *naive) deregister(ref WorkerRef) {
+func (n *naive) deregister(ref WorkerRef, at Micros) {
+	if w := n.worker(ref); w != nil && at < w.registered-second {
+		return
+	}
 	for _, i := range n.instances {
 		i.workers = slices.DeleteFunc(i.workers, func(w *naiveWorker) bool { return w.ref == ref })
 	}
@@ -97,7 +113,7 @@ func (w *naiveWorker) stream(location string) *naiveStream {
 		}
 	}
 	naiveOrder++
-	s := &naiveStream{location: location, order: naiveOrder, keys: make(map[Key]bool), lossy: w.adopted}
+	s := &naiveStream{location: location, order: naiveOrder, keys: make(map[Key]bool), missing: make(map[int64]*naiveHole), lossy: w.adopted}
 	w.streams = append(w.streams, s)
 	return s
 }
@@ -108,32 +124,75 @@ type naiveOp struct {
 	number int64
 }
 
-// message applies one message of operations.
-func (n *naive) message(ref StreamRef, numbered bool, ops []naiveOp) {
+// message applies one message of operations, said at a time and batched in a session.
+// It returns how many came too late.
+func (n *naive) message(ref StreamRef, numbered bool, ops []naiveOp, session SessionID, at Micros) (late int) {
 	w := n.worker(ref.WorkerRef)
 	if w == nil {
-		return
+		return 0
 	}
 	s := w.stream(ref.Location)
-	gap := false
+	gap, lossy := false, false
 	for _, op := range ops {
-		if numbered {
-			s.numbers = append(s.numbers, op.number)
-			if l := len(s.numbers); l > 1 && !s.unnumbered() && op.number != s.numbers[l-2]+1 {
-				gap = true
+		if numbered && !s.unnumbered() {
+			first := len(s.numbers) == 0
+			next := int64(0) // where a process begins
+			if !first {
+				next = s.numbers[len(s.numbers)-1] + 1
 			}
+			zeros := len(s.numbers) == 1 && s.numbers[0] == 0 && op.number == 0
+			if op.number != next && !zeros && !(first && w.adopted) {
+				if session != s.writer && s.late(op.number, at, w.registered) {
+					late++
+					continue
+				}
+				s.jump(next, op.number, at)
+				lossy, gap = true, gap || !first
+			}
+			s.numbers, s.writer = append(s.numbers, op.number), session
 		}
 		s.apply(op)
 	}
+	n.late += int64(late)
 	if gap {
 		s.gaps++
 		n.gaps++
+	}
+	if lossy {
 		s.lossy = true
 		if s.sync != nil {
 			s.sync.lost = true
 		} else if s.location == CPULocation && w.wanted == "" {
 			w.wanted = ReasonEventsLost
 		}
+	}
+	return late
+}
+
+// late reports whether a number was passed over before, and its batch overtaken.
+func (s *naiveStream) late(number int64, at, registered Micros) bool {
+	if at < registered-second {
+		return true
+	}
+	h := s.missing[number]
+	if h == nil || at > h.until && h.extended {
+		return false
+	}
+	if at > h.until {
+		h.until, h.extended = at+10*second, true
+	}
+	delete(s.missing, number)
+	return true
+}
+
+// jump notes that numbers go on elsewhere than with next.
+func (s *naiveStream) jump(next, number int64, at Micros) {
+	if number < next {
+		clear(s.missing)
+	}
+	hole := &naiveHole{until: at + 10*second}
+	for i := next; i < number; i++ {
+		s.missing[i] = hole
 	}
 }
 

@@ -49,6 +49,9 @@ type RegisterResult struct {
 // Ops is a run of admits and evicts of one stream, in the worker's order.
 type Ops struct {
 	Stream StreamRef
+	// Session is the batch's. Operations of one session come in the order in which the
+	// worker said them; those of another may be late.
+	Session SessionID
 	// Keys and Evict run side by side: operation i is an evict of Keys[i] when
 	// Evict.Has(i), else an admit. ApplyOps keeps neither.
 	Keys  []Key
@@ -73,6 +76,7 @@ func (b Bitmap) Has(i int) bool { return i>>3 < len(b) && b[i>>3]&(1<<(i&7)) != 
 type OpsResult struct {
 	Unknown bool   // the worker is not registered: everything was dropped
 	Gap     bool   // the numbers did not follow the stream's last one
+	Late    int    // so many at the beginning came too late and were not applied
 	Refused string // why a known worker's operations were dropped; empty when they were applied
 }
 

@@ -76,6 +76,7 @@ type Totals struct {
 	DeadSlots      int64 // entries that wait for the sweep
 	IndexBytes     int64
 	Gaps           int64 // over all streams there ever were: it only grows
+	Late           int64 // operations that came too late and were not applied: it only grows
 	SuspectWorkers int
 	LossyStreams   int
 	WantedWorkers  int // workers that owe a full sync

@@ -22,6 +22,7 @@ type Registry struct {
 	term   uint64
 	leader string // node of the term
 	gaps   int64
+	late   int64
 
 	// lastNumber counts instances, workers, streams and events in the order in
 	// which they appeared; a number is never given twice.
@@ -75,7 +76,8 @@ func (r *Registry) nextNumber() uint64 {
 // By RegisterMsg the worker's process is new: all that an earlier one of this name
 // held, its streams and syncs are gone, in O(1) for any number of keys. By
 // heartbeat the process goes on: an unknown worker owes a full sync, a known one
-// loses nothing.
+// loses nothing. A registration that is older than the known one, late from another
+// replica, changes nothing.
 func (r *Registry) Register(g Registration) RegisterResult {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -87,6 +89,8 @@ func (r *Registry) Register(g Registration) RegisterResult {
 			return RegisterResult{Refused: refused}
 		}
 		w = r.addWorker(g.WorkerRef)
+	} else if w.after(g.At) {
+		return RegisterResult{Known: true}
 	}
 	w.ip, w.port = g.IP, g.Port
 	// A heartbeat repeats what the worker registered with. One that names no peer
@@ -109,10 +113,15 @@ func (r *Registry) Register(g Registration) RegisterResult {
 }
 
 // Deregister forgets a worker and all it holds, in O(1) for any number of keys.
-// It reports whether the worker was known.
-func (r *Registry) Deregister(ref WorkerRef) bool {
+// It reports whether the worker was known. A leave from before its registration, late
+// from another replica, is an earlier process's and changes nothing.
+func (r *Registry) Deregister(ref WorkerRef, at Micros) (known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.advance(at)
+	if w := r.workers[ref]; w != nil && w.after(at) {
+		return true
+	}
 	return r.deregister(ref)
 }
 

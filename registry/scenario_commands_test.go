@@ -35,7 +35,7 @@ var commands = map[string]func(*player, *words) string{
 	"register":  func(p *player, w *words) string { return p.register(w, false) },
 	"heartbeat": func(p *player, w *words) string { return p.register(w, true) },
 	"deregister": func(p *player, w *words) string {
-		if !p.reg.Deregister(w.worker(w.next())) {
+		if !p.reg.Deregister(w.worker(w.next()), p.said(w)) {
 			return "unknown"
 		}
 		return ""
@@ -54,9 +54,10 @@ var commands = map[string]func(*player, *words) string{
 		return ""
 	},
 
-	// Events of streams: ops WORKER LOCATION [seq=N] +1..3 -2
+	// Events of streams: ops WORKER LOCATION [seq=N] [by=SESSION] [ago=SECONDS] +1..3 -2
 	"ops": func(p *player, w *words) string {
-		o := Ops{Stream: w.stream(), At: p.now, Continues: w.has("continues")}
+		o := Ops{Stream: w.stream(), At: p.said(w), Continues: w.has("continues")}
+		copy(o.Session[:], w.named["by"])
 		_, o.Numbered = w.named["seq"]
 		o.First = w.number("seq", 0)
 		for len(w.plain) > 0 {
@@ -71,15 +72,21 @@ var commands = map[string]func(*player, *words) string{
 				o.Keys = append(o.Keys, k)
 			}
 		}
-		switch res := p.reg.ApplyOps(o); {
+		res := p.reg.ApplyOps(o)
+		switch {
 		case res.Unknown:
 			return "unknown worker"
 		case res.Refused != "":
 			return "refused: " + res.Refused
-		case res.Gap:
-			return "gap"
 		}
-		return ""
+		var out []string
+		if res.Late > 0 {
+			out = append(out, fmt.Sprintf("%d late", res.Late))
+		}
+		if res.Gap {
+			out = append(out, "gap")
+		}
+		return strings.Join(out, ", ")
 	},
 
 	// Full syncs.
@@ -256,9 +263,13 @@ var commands = map[string]func(*player, *words) string{
 	},
 	"totals": func(p *player, w *words) string {
 		t := p.reg.Totals()
-		return fmt.Sprintf("%d instances, %d workers (%d suspect, %d wanted, %d syncing, %d synced), %d keys, %d gaps, %d lossy, %d batches missing, progress %.2f, %d events (%d open), %d sessions",
+		late := ""
+		if t.Late > 0 {
+			late = fmt.Sprintf("%d late, ", t.Late)
+		}
+		return fmt.Sprintf("%d instances, %d workers (%d suspect, %d wanted, %d syncing, %d synced), %d keys, %d gaps, %s%d lossy, %d batches missing, progress %.2f, %d events (%d open), %d sessions",
 			t.Instances, t.Workers, t.SuspectWorkers, t.WantedWorkers, t.SyncingWorkers, t.SyncedWorkers, t.Keys, t.Gaps,
-			t.LossyStreams, t.MissingBatches, t.SyncProgress, t.Events, t.OpenEvents, t.Sessions)
+			late, t.LossyStreams, t.MissingBatches, t.SyncProgress, t.Events, t.OpenEvents, t.Sessions)
 	},
 
 	// Digests: mark one, and ask later whether it is that again.
@@ -275,7 +286,7 @@ var commands = map[string]func(*player, *words) string{
 }
 
 func (p *player) register(w *words, byHeartbeat bool) string {
-	g := Registration{WorkerRef: w.worker(w.next()), IP: "10.0.0.1", Port: w.number("port", 1), At: p.now, ByHeartbeat: byHeartbeat}
+	g := Registration{WorkerRef: w.worker(w.next()), IP: "10.0.0.1", Port: w.number("port", 1), At: p.said(w), ByHeartbeat: byHeartbeat}
 	if ip, ok := w.named["ip"]; ok {
 		g.IP = ip
 	}
@@ -292,6 +303,9 @@ func (p *player) register(w *words, byHeartbeat bool) string {
 	}
 	return ""
 }
+
+// said is when a worker said it: now, or ago=SECONDS.
+func (p *player) said(w *words) Micros { return p.now - Micros(w.number("ago", 0))*second }
 
 func syncWord(res SyncResult) string {
 	switch {

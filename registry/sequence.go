@@ -9,30 +9,59 @@ type sequence struct {
 	loneZero   bool  // one number has been seen, and it was 0
 	next       int64 // the number that would follow
 	counted    bool  // a gap of the current message has been counted
+
+	writer SessionID // whose operations were applied last
+	holes  []hole    // numbers that were passed over, ascending
 }
 
-// judge takes the numbers of a run and reports whether they break with what came
-// before: a gap, a step back or a repeat. The first number of a stream is free.
-func (q *sequence) judge(o Ops) (broken bool) {
+// birth is what is known of the beginning of a stream's numbers.
+type birth struct {
+	// fromZero: its worker's process registered itself, and counts from 0.
+	fromZero bool
+	// at is when the worker was registered.
+	at Micros
+}
+
+// verdict is what the numbers of a run say of it.
+type verdict struct {
+	late  int  // so many operations at its beginning come too late: not to be applied
+	lossy bool // what is applied of it does not follow what came before
+	gap   bool // lossy, and there was a number before: LMCache counts that
+}
+
+// judge takes the numbers of a run. A gap, a step back and a repeat break with what
+// came before. The first number is free, but when the worker's process is known to have
+// begun since, what it began with is missing.
+func (q *sequence) judge(o Ops, b birth) (v verdict) {
 	if !o.Continues {
 		q.counted = false
 	}
 	if !o.Numbered || q.unnumbered {
-		return false
+		return v
 	}
+	first, length := o.First, len(o.Keys)
 	switch {
-	case !q.begun:
-		q.begun = true
-		q.loneZero = o.First == 0 && len(o.Keys) == 1
-	case q.loneZero && o.First == 0:
+	case q.loneZero && first == 0:
 		*q = sequence{begun: true, unnumbered: true}
-		return false
+		return v
+	case q.begun && first == q.next, !q.begun && (first == 0 || !b.fromZero):
+		// in order
 	default:
-		broken = o.First != q.next
-		q.loneZero = false
+		if o.Session != q.writer {
+			if v.late = q.late(o, b); v.late == length {
+				return v
+			}
+		}
+		if first += int64(v.late); v.late > 0 && first == q.next {
+			break
+		}
+		v.lossy, v.gap = true, q.begun
+		q.jump(first, o.At)
 	}
-	q.next = o.First + int64(len(o.Keys))
-	return broken
+	q.loneZero = !q.begun && first == 0 && length == 1
+	q.begun, q.writer = true, o.Session
+	q.next = o.First + int64(length)
+	return v
 }
 
 // count reports whether a gap found now is the first of its message.

@@ -26,7 +26,10 @@ func richRegistry(t *testing.T) *Registry {
 		ops a/0 disk seq=0 +1..2
 		ops b/0 cpu seq=4 +3..9
 		ops b/1 cpu seq=0 +3
-		ops a/0 cpu seq=9 +7
+		ops a/0 cpu seq=9 by=A +7
+		ops b/0 cpu seq=20 by=A +10
+		ops b/0 cpu seq=30 by=B +11
+		ops b/0 cpu seq=13 by=C +12
 		sync-start a/0 cpu id=s1 batches=1 keys=1
 		sync-batch a/0 cpu id=s1 batch=0 1..6
 		sync-end a/0 cpu id=s1
@@ -202,6 +205,17 @@ func TestLoader_Damage(t *testing.T) {
 			e := s.Workers[0].Streams[0].Sync.Evicted
 			e[1] = e[0]
 		}, "an evicted key twice"},
+		{"hole of nothing", func(s *State, _ map[Key][]uint32) {
+			h := s.Workers[1].Streams[0].Sequence.Holes
+			h[0].To = h[0].From
+		}, "hole in its numbers from 11 to 11"},
+		{"holes swapped", func(s *State, _ map[Key][]uint32) { slices.Reverse(s.Workers[1].Streams[0].Sequence.Holes) }, "out of order"},
+		{"too many holes", func(s *State, _ map[Key][]uint32) {
+			q := &s.Workers[1].Streams[0].Sequence
+			for i := range int64(maxHoles) {
+				q.Holes = append(q.Holes, HoleState{From: 100 + 2*i, To: 101 + 2*i})
+			}
+		}, "holes in its numbers, the most are 8"},
 		{"event twice", func(s *State, _ map[Key][]uint32) { s.Events[0].Event.ID = "e2" }, `event "e2" appears twice`},
 		{"event state", func(s *State, _ map[Key][]uint32) { s.Events[0].Event.State = "odd" }, `in state "odd"`},
 		{"finished lost", func(s *State, _ map[Key][]uint32) { s.Finished = nil }, "is finished and not listed so"},

@@ -10,6 +10,7 @@ type State struct {
 	Term       uint64
 	Leader     string // node of the term
 	Gaps       int64
+	Late       int64
 	LastNumber uint64 // the largest number given to anything
 	Holders    uint32 // holders in the index, numbered from 0
 
@@ -72,6 +73,15 @@ type SequenceState struct {
 	LoneZero   bool  // one number so far, and it was 0
 	Counted    bool  // a gap of the current message has been counted
 	Next       int64 // the number that would follow
+	Writer     SessionID
+	Holes      []HoleState // ascending
+}
+
+// HoleState is a range of numbers that were passed over, from From up to and without To.
+type HoleState struct {
+	From, To int64
+	Until    Micros // see hole.until
+	Extended bool
 }
 
 // SyncState is a full sync that runs.

@@ -27,6 +27,8 @@ type stream struct {
 
 // ApplyOps applies a run of operations to a stream. They are applied whatever
 // their numbers: LMCache's contract. A break in the numbers marks the stream lossy.
+// What comes late, by another replica than the one the worker has moved to, is not
+// applied: a loss was noted when it was passed over.
 //
 // Cost: one index operation a key, two while the stream is in a full sync.
 func (r *Registry) ApplyOps(o Ops) OpsResult {
@@ -45,13 +47,20 @@ func (r *Registry) ApplyOps(o Ops) OpsResult {
 	if st == nil {
 		return OpsResult{Refused: refused}
 	}
-	res := OpsResult{Gap: st.sequence.judge(o)}
-	if res.Gap {
-		r.lose(st)
-		if st.sequence.count() {
-			st.gaps++
-			r.gaps++
+	v := st.sequence.judge(o, birth{fromZero: !w.adopted, at: w.registered})
+	res := OpsResult{Gap: v.gap, Late: v.late}
+	if v.late > 0 {
+		r.late += int64(v.late)
+		if o = o.after(v.late); len(o.Keys) == 0 {
+			return res
 		}
+	}
+	if v.lossy {
+		r.lose(st)
+	}
+	if v.gap && st.sequence.count() {
+		st.gaps++
+		r.gaps++
 	}
 	admitted, _ := index.Apply(r.idx, st.holder, o.Keys, o.Evict)
 	if st.sync != nil {
