@@ -68,6 +68,8 @@ func (n *Node) close(ctx context.Context) error {
 	if !broken {
 		step("proposals", drainLimit, func(ctx context.Context) error { n.calls.wait(ctx); return nil })
 		n.handOver(ctx)
+		// What is committed and not yet applied when raft stops, raft never answers.
+		step("proposals", drainLimit, func(ctx context.Context) error { n.futures.wait(ctx); return nil })
 	}
 	shutdown := n.raft.Shutdown()
 	close(n.gone)

@@ -23,10 +23,15 @@ var (
 // SetHeartbeatHandler does nothing, see above.
 func (raftTransport) SetHeartbeatHandler(func(raft.RPC)) {}
 
-func newRaftTransport(port *peerPort, log hclog.Logger) raftTransport {
+// newRaftTransport makes it over a stream layer: the peer port.
+func newRaftTransport(streams raft.StreamLayer, log hclog.Logger) raftTransport {
 	return raftTransport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:                  port,
-		MaxPool:                 3,
+		Stream:  streams,
+		MaxPool: 3,
+		// 1 is no pipelining. raft's pipeline hangs for good when a follower answers no
+		// while entries come in (hashicorp/raft #612): a follower that has refused one is
+		// never sent another, and a leader that has learned of a newer term cannot stop.
+		MaxRPCsInFlight:         1,
 		Timeout:                 3 * time.Second, // 10 s leaves the connections of a black-holed peer waiting that long after it is back
 		Logger:                  log.Named("raft-net"),
 		MsgpackUseNewTimeFormat: true,

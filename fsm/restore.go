@@ -9,10 +9,16 @@ import (
 	"github.com/kvctrl/kvctrl/registry"
 )
 
+// ErrOlderSnapshot refuses a snapshot that is older than the state.
+var ErrOlderSnapshot = errors.New("snapshot is older than the state, which does not go back")
+
 // Restore replaces the state by a snapshot's, or leaves it as it is and returns an
 // error, a *SnapshotError where the bytes are at fault. The new registry is built
 // aside and compared with the snapshot's digest; swapping it in is the last step,
 // after which nothing can fail. The caller closes the source.
+//
+// A snapshot older than the state is ErrOlderSnapshot. It was long under way, over a
+// connection that the leader has given up meanwhile; raft would take it.
 func (f *FSM) Restore(source io.ReadCloser) error {
 	if f.failure != nil {
 		return fmt.Errorf("no restore into a stopped state machine: %w", f.failure)
@@ -22,7 +28,7 @@ func (f *FSM) Restore(source io.ReadCloser) error {
 		return err
 	}
 	if header.index < f.index {
-		f.logger.Warn("restored snapshot is older than the state it replaces", "index", header.index, "was", f.index)
+		return fmt.Errorf("%w: it is of index %d, and index %d is applied here", ErrOlderSnapshot, header.index, f.index)
 	}
 	f.mu.Lock()
 	f.registry.Store(reg)

@@ -102,10 +102,31 @@ func TestSnapshot_RoundTrip(t *testing.T) {
 		t.Error(err)
 	}
 	empty, _ := newFSM(t)
-	if err := restore(g, persist(t, empty)); err != nil {
+	h, _ := newFSM(t)
+	if err := restore(h, persist(t, empty)); err != nil {
 		t.Fatal(err)
 	}
-	sameState(t, g, empty)
+	sameState(t, h, empty)
+}
+
+// A snapshot that was long under way does not take the state back.
+func TestRestore_RefusesAnOlderState(t *testing.T) {
+	log := writeScript(1, 400)
+	f, _ := newFSM(t)
+	f.ApplyBatch(log[:200])
+	older := persist(t, f)
+	f.ApplyBatch(log[200:])
+	same := persist(t, f)
+	want, _ := newFSM(t)
+	want.ApplyBatch(log)
+	if err := restore(f, older); !errors.Is(err, ErrOlderSnapshot) {
+		t.Errorf("older snapshot: %v", err)
+	}
+	sameState(t, f, want)
+	if err := restore(f, same); err != nil {
+		t.Errorf("snapshot of the same index: %v", err)
+	}
+	sameState(t, f, want)
 }
 
 // What is applied after Snapshot is not in it, however late Persist runs.
@@ -240,7 +261,8 @@ func TestRestore_RefusesDamage(t *testing.T) {
 	if reg.Digest() != digest {
 		t.Error("the old state changed")
 	}
-	if err := restore(f, b); err != nil {
+	g, _ := newFSM(t)
+	if err := restore(g, b); err != nil {
 		t.Errorf("whole again: %v", err)
 	}
 }

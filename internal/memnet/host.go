@@ -28,6 +28,7 @@ type Host struct {
 	ports map[int]*listener
 	next  int
 	down  bool
+	lives int // how often it went down
 }
 
 // Listen opens a port of this host. Port 0 is any free one. ctx is not used: nothing
@@ -72,9 +73,12 @@ func (h *Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errDialTimeout)
 	defer cancel()
+	h.net.mu.Lock()
+	life := h.lives
+	h.net.mu.Unlock()
 	arrived := false // the round trip is over
 	for {
-		c, trip, changed, err := h.dialNow(to, arrived)
+		c, trip, changed, err := h.dialNow(life, to, arrived)
 		if err != nil {
 			return fail(err)
 		}
@@ -101,13 +105,13 @@ func (h *Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	}
 }
 
-// dialNow connects when nothing is in the way. Else it says how long the round trip
+// dialNow connects when nothing is in the way and this host has not been down since. Else it says how long the round trip
 // takes, or gives a channel that closes when it is worth trying anew.
-func (h *Host) dialNow(to address, arrived bool) (c *conn, trip time.Duration, changed <-chan struct{}, err error) {
+func (h *Host) dialNow(life int, to address, arrived bool) (c *conn, trip time.Duration, changed <-chan struct{}, err error) {
 	n := h.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if h.down {
+	if h.down || h.lives != life {
 		return nil, 0, nil, syscall.ENETDOWN
 	}
 	out, in := n.link(h.name, to.host), n.link(to.host, h.name)
@@ -140,6 +144,7 @@ func (h *Host) Down() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	h.down = true
+	h.lives++
 	for _, l := range h.ports {
 		l.close()
 	}
