@@ -44,8 +44,8 @@ func (s *Server) heartbeatOnly(m lmcache.Message, a ask) {
 
 // register answers when the registration is applied, so that the events that follow
 // find their worker. A worker that gets no answer within 30 s stays mute until its
-// engine restarts, so it gets one in any case: the record stays in the queue, and if
-// that is lost too the first heartbeat registers the worker.
+// engine restarts, so it gets one in any case: the record stays in the queue, before the
+// worker's events, and if that is lost too the first heartbeat registers the worker.
 func (s *Server) register(m *lmcache.RegisterMsg, a ask) {
 	reg := registration(m, micros(s.opts.Now()))
 	s.note(reg.WorkerRef, reg.At, false)
@@ -55,7 +55,7 @@ func (s *Server) register(m *lmcache.RegisterMsg, a ask) {
 		ret.ExtraConfig = []lmcache.StringPair{{Key: "heartbeat_url", Value: url}}
 	}
 	logged := s.registered(reg)
-	err := s.queue.add(true, 0, func(b *fsm.Batch) int { return b.Register(reg) }, func(o outcome) {
+	err := s.queue.add(asRegistration, 0, func(b *fsm.Batch) int { return b.Register(reg) }, func(o outcome) {
 		logged(o)
 		if why := o.Result.Register.Refused; why != "" {
 			// The worker warns, and goes on without heartbeats.
@@ -128,7 +128,7 @@ func (s *Server) syncStart(m *lmcache.FullSyncStartMsg, a ask) {
 		}
 		return ret
 	}
-	err := s.queue.add(true, 0, func(b *fsm.Batch) int { return b.SyncStart(start) }, func(o outcome) {
+	err := s.queue.add(asRequest, 0, func(b *fsm.Batch) int { return b.SyncStart(start) }, func(o outcome) {
 		switch {
 		case o.Err != nil:
 			a.later(answer(false, "Failed to start sync: "+o.Err.Error()))

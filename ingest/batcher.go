@@ -60,6 +60,7 @@ type batcher struct {
 	stats   *counters
 
 	maxQueue, maxBatch int
+	maxPending         int // registrations that have room beyond maxQueue
 	proposeTimeout     time.Duration
 
 	mu      sync.Mutex
@@ -103,7 +104,7 @@ func (b *batch) weight(encoded int) int {
 func newBatcher(o Options, stats *counters) *batcher {
 	q := &batcher{
 		log: o.Log, state: o.State, session: o.Session, now: o.Now, logger: o.Logger, stats: stats,
-		maxQueue: o.MaxQueue, maxBatch: o.MaxBatch, proposeTimeout: o.ProposeTimeout,
+		maxQueue: o.MaxQueue, maxBatch: o.MaxBatch, maxPending: o.MaxPending, proposeTimeout: o.ProposeTimeout,
 	}
 	q.changed.L = &q.mu
 	q.records, q.open = fsm.NewBatch(q.session), &batch{}
@@ -114,12 +115,12 @@ func newBatcher(o Options, stats *counters) *batcher {
 // if not nil, is called once, from the batcher's second goroutine, unless add returns
 // an error; it must not block.
 //
-// At the bound of the queue add waits, unless urgent: then it has a reserve, and
-// beyond that returns errQueueFull.
-func (q *batcher) add(urgent bool, ops int, put func(*fsm.Batch) int, tell func(outcome)) error {
+// At the bound of the queue an event waits; all else has a reserve, and beyond that add
+// returns errQueueFull.
+func (q *batcher) add(as claim, ops int, put func(*fsm.Batch) int, tell func(outcome)) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if wait := func() bool { return q.queued() >= q.maxQueue && !q.closed }; !urgent && wait() {
+	if wait := func() bool { return q.full(asEvent) && !q.closed }; as == asEvent && wait() {
 		for q.stats.blocked.Add(1); wait(); {
 			q.changed.Wait()
 		}
@@ -127,7 +128,7 @@ func (q *batcher) add(urgent bool, ops int, put func(*fsm.Batch) int, tell func(
 	switch {
 	case q.closed:
 		return errClosed
-	case urgent && q.full():
+	case q.full(as):
 		return errQueueFull
 	}
 	record := put(q.records)
@@ -162,7 +163,7 @@ func (q *batcher) barrier(tell func(outcome)) {
 func (q *batcher) join(w waiter) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.silent || q.full() {
+	if q.silent || q.full(asRequest) {
 		return false
 	}
 	last := q.flying
@@ -201,8 +202,29 @@ func (q *batcher) queued() int {
 	return n
 }
 
-// full reports that the reserve for requests is used up too. Under mu.
-func (q *batcher) full() bool { return q.queued() >= q.maxQueue+q.maxQueue/16 }
+// claim says which part of the queue a record may use.
+type claim uint8
+
+const (
+	asEvent        claim = iota // up to the bound
+	asRequest                   // and 1/16 on top: its asker comes again
+	asRegistration              // and, on top of that, one for every request that may wait
+)
+
+// registrationBytes is about what a registration weighs.
+const registrationBytes = waiterBytes + 128
+
+// full reports that there is no room for such a record. Under mu.
+func (q *batcher) full(as claim) bool {
+	bound := q.maxQueue
+	if as >= asRequest {
+		bound += q.maxQueue / 16
+	}
+	if as >= asRegistration {
+		bound += q.maxPending * registrationBytes
+	}
+	return q.queued() >= bound
+}
 
 // figures is what Stats shows of the queue.
 func (q *batcher) figures() (bytes, outstanding int) {

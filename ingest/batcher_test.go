@@ -55,7 +55,7 @@ func opOf(location string, seq int64) func(*fsm.Batch) int {
 func await(t testing.TB, q *batcher, put func(*fsm.Batch) int) outcome {
 	t.Helper()
 	told := make(chan outcome, 1)
-	if err := q.add(false, 1, put, func(o outcome) { told <- o }); err != nil {
+	if err := q.add(asEvent, 1, put, func(o outcome) { told <- o }); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -86,10 +86,10 @@ func TestBatcher_CollectsWhileTheLogWorks(t *testing.T) {
 	log.waiting = make(chan struct{})
 	resume := log.pause()
 	q := runBatcher(t, log, nil)
-	must(t, q.add(false, 0, register, nil))
+	must(t, q.add(asEvent, 0, register, nil))
 	<-log.waiting // the first batch is on its way
 	for seq := range int64(100) {
-		must(t, q.add(false, 1, op(seq), nil))
+		must(t, q.add(asEvent, 1, op(seq), nil))
 	}
 	told := make(chan outcome, 1)
 	q.barrier(func(o outcome) { told <- o })
@@ -112,10 +112,10 @@ func TestBatcher_FlushOnSize(t *testing.T) {
 	resume := log.pause()
 	const limit = 4 << 10
 	q := runBatcher(t, log, func(o *Options) { o.MaxBatch = limit })
-	must(t, q.add(false, 0, register, nil))
+	must(t, q.add(asEvent, 0, register, nil))
 	<-log.waiting
 	for i := range int64(50) {
-		must(t, q.add(false, 100, func(b *fsm.Batch) int {
+		must(t, q.add(asEvent, 100, func(b *fsm.Batch) int {
 			return b.Ops(registry.Ops{Stream: registry.StreamRef{WorkerRef: ref("i"), Location: "L"},
 				Keys: make([]registry.Key, 100), First: 100 * i, Numbered: true, At: 1})
 		}, nil))
@@ -139,14 +139,14 @@ func TestBatcher_WaitsAtTheBound(t *testing.T) {
 	log.waiting = make(chan struct{}, 100)
 	resume := log.pause()
 	q := runBatcher(t, log, func(o *Options) { o.MaxBatch, o.MaxQueue = 4<<10, 16<<10 })
-	must(t, q.add(false, 0, register, nil))
+	must(t, q.add(asEvent, 0, register, nil))
 	<-log.waiting
 
 	var taken atomic.Int64
 	var adding sync.WaitGroup
 	adding.Go(func() {
 		for seq := range int64(2000) {
-			if err := q.add(false, 1, op(seq), nil); err != nil {
+			if err := q.add(asEvent, 1, op(seq), nil); err != nil {
 				t.Errorf("add %d: %v", seq, err)
 				return
 			}
@@ -162,7 +162,7 @@ func TestBatcher_WaitsAtTheBound(t *testing.T) {
 	}
 	var err error
 	for i := 0; i < 1000 && err == nil; i++ { // requests have a reserve
-		err = q.add(true, 0, register, nil)
+		err = q.add(asRequest, 0, register, nil)
 		if err != nil && i == 0 {
 			t.Error("no reserve for requests")
 		}
@@ -182,7 +182,7 @@ func TestBatcher_CountsWhatItKeeps(t *testing.T) {
 	const bound, most = 64 << 10, (64<<10 + 4<<10) / waiterBytes
 	for name, fill := range map[string]func(*batcher) int{
 		"registrations": func(q *batcher) (kept int) {
-			for q.add(true, 0, register, func(outcome) {}) == nil {
+			for q.add(asRequest, 0, register, func(outcome) {}) == nil {
 				kept++
 			}
 			return kept
@@ -200,7 +200,7 @@ func TestBatcher_CountsWhatItKeeps(t *testing.T) {
 			log.waiting = make(chan struct{}, 100)
 			resume := log.pause()
 			q := runBatcher(t, log, func(o *Options) { o.MaxBatch, o.MaxQueue = 4<<10, bound })
-			must(t, q.add(true, 0, register, nil))
+			must(t, q.add(asRequest, 0, register, nil))
 			<-log.waiting
 			if kept := fill(q); kept == 0 || kept > most {
 				t.Errorf("%d wait in a queue of %d bytes, want 1 to %d", kept, bound, most)
@@ -236,7 +236,7 @@ func TestBatcher_GivesUpWhatCanNeverBeApplied(t *testing.T) {
 func TestBatcher_RefusesWhatNoEntryHolds(t *testing.T) {
 	q := runBatcher(t, newMemLog(), nil)
 	name := strings.Repeat("x", fsm.MaxName+1)
-	if err := q.add(false, 1, opOf(name, 0), nil); !errors.Is(err, errTooLarge) {
+	if err := q.add(asEvent, 1, opOf(name, 0), nil); !errors.Is(err, errTooLarge) {
 		t.Fatalf("a name of %d bytes: %v, want %v", len(name), err, errTooLarge)
 	}
 	if o := await(t, q, register); o.Err != nil {
@@ -296,11 +296,11 @@ func TestBatcher_CloseDrains_CancelGivesUp(t *testing.T) {
 	defer cancel()
 	ended := make(chan struct{})
 	go func() { defer close(ended); q.run(ctx) }()
-	must(t, q.add(false, 0, register, nil))
+	must(t, q.add(asEvent, 0, register, nil))
 	<-log.waiting
-	must(t, q.add(false, 1, op(0), nil))
+	must(t, q.add(asEvent, 1, op(0), nil))
 	q.close()
-	if err := q.add(false, 1, op(1), nil); !errors.Is(err, errClosed) {
+	if err := q.add(asEvent, 1, op(1), nil); !errors.Is(err, errClosed) {
 		t.Errorf("add after close: %v, want %v", err, errClosed)
 	}
 	resume()
@@ -312,12 +312,12 @@ func TestBatcher_CloseDrains_CancelGivesUp(t *testing.T) {
 	q = newBatcher(o, newCounters())
 	log.pause()
 	told := make(chan outcome, 2)
-	must(t, q.add(false, 1, op(1), func(o outcome) { told <- o }))
+	must(t, q.add(asEvent, 1, op(1), func(o outcome) { told <- o }))
 	ctx, cancel = context.WithCancel(context.Background())
 	ended = make(chan struct{})
 	go func() { defer close(ended); q.run(ctx) }()
 	<-log.waiting
-	must(t, q.add(false, 1, op(2), func(o outcome) { told <- o }))
+	must(t, q.add(asEvent, 1, op(2), func(o outcome) { told <- o }))
 	cancel()
 	<-ended
 	for range 2 {
@@ -355,7 +355,7 @@ func TestBatcher_ExactlyOnceInOrder(t *testing.T) {
 		ended := make(chan struct{})
 		go func() { defer close(ended); q.run(context.Background()) }()
 
-		if err := q.add(false, 0, register, nil); err != nil {
+		if err := q.add(asEvent, 0, register, nil); err != nil {
 			t.Fatal(err)
 		}
 		per := rapid.IntRange(1, 150).Draw(t, "operations")
@@ -364,7 +364,7 @@ func TestBatcher_ExactlyOnceInOrder(t *testing.T) {
 		for stream := range 3 {
 			adding.Go(func() {
 				for seq := range int64(per) {
-					if err := q.add(seq%7 == 0, 1, opOf(fmt.Sprint(stream), seq), func(outcome) { told.Add(1) }); err != nil {
+					if err := q.add(claim(seq%3), 1, opOf(fmt.Sprint(stream), seq), func(outcome) { told.Add(1) }); err != nil {
 						t.Errorf("stream %d operation %d: %v", stream, seq, err)
 					}
 				}

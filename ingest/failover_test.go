@@ -40,7 +40,7 @@ func TestBatcher_ExactlyOnceInOrderOverLeaderChanges(t *testing.T) {
 				queues = append(queues, q)
 				running.Go(func() { q.run(context.Background()) })
 				w := registry.WorkerRef{Instance: fmt.Sprint(n.id), Worker: 1}
-				must(t, q.add(true, 0, func(b *fsm.Batch) int {
+				must(t, q.add(asRequest, 0, func(b *fsm.Batch) int {
 					return b.Register(registry.Registration{WorkerRef: w, IP: "10.0.0.1", Port: 1, At: 1})
 				}, nil))
 				for _, location := range []string{"L", "M"} {
@@ -49,7 +49,7 @@ func TestBatcher_ExactlyOnceInOrderOverLeaderChanges(t *testing.T) {
 							if seq%50 == 49 {
 								time.Sleep(200 * time.Millisecond)
 							}
-							err := q.add(false, 1, func(b *fsm.Batch) int {
+							err := q.add(asEvent, 1, func(b *fsm.Batch) int {
 								return b.Ops(registry.Ops{Stream: registry.StreamRef{WorkerRef: w, Location: location},
 									Keys: []registry.Key{registry.Key(seq + 1)}, First: seq, Numbered: true, At: 1})
 							}, func(o outcome) {
@@ -141,7 +141,7 @@ func TestBatcher_PromptWithTheNextLeader(t *testing.T) {
 			var running sync.WaitGroup
 			running.Go(func() { q.run(ctx) })
 			told := make(chan time.Time, 1)
-			must(t, q.add(true, 0, register, func(outcome) { told <- time.Now() }))
+			must(t, q.add(asRequest, 0, register, func(outcome) { told <- time.Now() }))
 			time.Sleep(3333 * time.Millisecond)
 			since := time.Now()
 			c.elect(0)
@@ -162,7 +162,7 @@ func TestBatcher_StoppedLogIsFinalOnlyAtItsOwnStop(t *testing.T) {
 		log.fail(func([]byte) (bool, error) { return false, cluster.ErrStopped })
 		q := runBatcher(t, log, nil)
 		told := make(chan outcome, 1)
-		must(t, q.add(false, 1, register, func(o outcome) { told <- o }))
+		must(t, q.add(asEvent, 1, register, func(o outcome) { told <- o }))
 		time.Sleep(time.Minute)
 		select {
 		case o := <-told:
@@ -216,11 +216,11 @@ func TestBatcher_TellsAfterTheLocalApply(t *testing.T) {
 					}
 					told <- time.Since(began)
 				}
-				must(t, q.add(true, 0, register, tell))
+				must(t, q.add(asRequest, 0, register, tell))
 				synctest.Wait()
-				must(t, q.add(false, 1, op(0), nil))
+				must(t, q.add(asEvent, 1, op(0), nil))
 				synctest.Wait()
-				must(t, q.add(false, 1, op(1), tell))
+				must(t, q.add(asEvent, 1, op(1), tell))
 				synctest.Wait()
 				if n := log.applied(); n != 3 {
 					t.Errorf("%d batches are in the log, want all three at once", n)

@@ -12,7 +12,7 @@ import (
 func (s *Server) beat(m *lmcache.HeartbeatMsg, a ask) {
 	w := worker(m.InstanceID, m.WorkerID)
 	nothing := func() lmcache.Message { return &lmcache.HeartbeatRetMsg{} }
-	err := s.heartbeat(m, true, func(registered bool) {
+	err := s.heartbeat(m, asRequest, func(registered bool) {
 		if !registered {
 			a.later(nothing())
 			return
@@ -37,7 +37,7 @@ func (s *Server) beat(m *lmcache.HeartbeatMsg, a ask) {
 //
 // While a registration of a worker is on its way its further heartbeats do not make
 // another: without a log, every second would add one.
-func (s *Server) heartbeat(m *lmcache.HeartbeatMsg, urgent bool, tell func(registered bool)) error {
+func (s *Server) heartbeat(m *lmcache.HeartbeatMsg, as claim, tell func(registered bool)) error {
 	if tell == nil {
 		tell = func(bool) {}
 	}
@@ -53,7 +53,7 @@ func (s *Server) heartbeat(m *lmcache.HeartbeatMsg, urgent bool, tell func(regis
 		tell(known)
 		return nil
 	}
-	err := s.queue.add(urgent, 0, func(b *fsm.Batch) int { return b.Register(reg) }, func(o outcome) {
+	err := s.queue.add(as, 0, func(b *fsm.Batch) int { return b.Register(reg) }, func(o outcome) {
 		s.flights.end(reg.WorkerRef)
 		switch why := o.Result.Register.Refused; {
 		case known: // told already

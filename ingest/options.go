@@ -80,8 +80,8 @@ type Options struct {
 	MaxFrame int64
 	// MaxQueue is the size in bytes, as encoded for the log and with what is kept to
 	// answer, of what was taken and is not applied yet. At the bound PULL sockets are
-	// not read; requests have 1/16 of it on top. Default 64 MiB: 7 million operations,
-	// or 240 000 registrations.
+	// not read; requests have 1/16 of it on top, and registrations room for MaxPending
+	// of them on top of that. Default 64 MiB: 7 million operations.
 	MaxQueue int
 	// MaxBatch is the size in bytes at which a batch is full. Default 256 KiB: above
 	// it throughput no longer grows, the latency of everything behind it does.

@@ -117,16 +117,16 @@ func (p *puller) part(frame []byte, from string) {
 		s.note(w, at, false)
 		end := registry.SyncEnd{Stream: registry.StreamRef{WorkerRef: w, Location: m.Location},
 			SyncID: m.SyncID, TotalKeys: m.ActualTotalKeys, At: at}
-		err = s.queue.add(false, 0, func(b *fsm.Batch) int { return b.SyncEnd(end) }, nil)
+		err = s.queue.add(asEvent, 0, func(b *fsm.Batch) int { return b.SyncEnd(end) }, nil)
 	case *lmcache.DeRegisterMsg:
 		w := worker(m.InstanceID, m.WorkerID)
-		err = s.queue.add(false, 0, func(b *fsm.Batch) int { return b.Deregister(w, at) }, s.deregistered(w))
+		err = s.queue.add(asEvent, 0, func(b *fsm.Batch) int { return b.Deregister(w, at) }, s.deregistered(w))
 	case *lmcache.RegisterMsg: // of LMCache up to 0.3.11: there is no answer
 		reg := registration(m, at)
 		s.note(reg.WorkerRef, at, false)
-		err = s.queue.add(false, 0, func(b *fsm.Batch) int { return b.Register(reg) }, s.registered(reg))
+		err = s.queue.add(asEvent, 0, func(b *fsm.Batch) int { return b.Register(reg) }, s.registered(reg))
 	case *lmcache.HeartbeatMsg: // the same
-		err = s.heartbeat(m, false, nil)
+		err = s.heartbeat(m, asEvent, nil)
 	default:
 		s.refuse(m, from, p.name)
 		return
@@ -137,7 +137,7 @@ func (p *puller) part(frame []byte, from string) {
 }
 
 func (p *puller) ops(o registry.Ops) error {
-	return p.s.queue.add(false, len(o.Keys), func(b *fsm.Batch) int { return b.Ops(o) }, nil)
+	return p.s.queue.add(asEvent, len(o.Keys), func(b *fsm.Batch) int { return b.Ops(o) }, nil)
 }
 
 // syncBatch takes one batch of a full sync, in several records if it is large. Only
@@ -152,7 +152,7 @@ func (p *puller) syncBatch(b registry.SyncBatch, keys []lmcache.Key) error {
 		}
 		p.keys = toKeys(p.keys[:0], keys[:min(len(keys), maxSyncRun)])
 		b.Keys = p.keys
-		err := p.s.queue.add(false, 0, func(e *fsm.Batch) int { return e.SyncBatch(b) }, nil)
+		err := p.s.queue.add(asEvent, 0, func(e *fsm.Batch) int { return e.SyncBatch(b) }, nil)
 		if err != nil || last {
 			return err
 		}

@@ -33,7 +33,7 @@ type router struct {
 	counts  *socketCounters
 	handle  func(m lmcache.Message, a ask)
 	pending *pending
-	ended   atomic.Int64 // UnixNano until which to wait for answers; 0 while running
+	ended   atomic.Int64 // UnixNano until which to wait for answers; 0 before stop
 
 	out []reply
 }
@@ -63,13 +63,17 @@ func (a ask) await(patience time.Duration, late func() lmcache.Message) {
 
 // run is owned by Server.Serve and ends after stop. It blocks in the poll only.
 func (r *router) run() error {
+	// Closed as soon as it is not read any more: a registration that nobody reads is a
+	// worker that stays mute. What was answered still leaves (ZMQ_LINGER). To unbind first
+	// would cut the connections of those who wait: libzmq ends them with their listener.
+	defer r.sock.Close()
 	poller := zmq.NewPoller()
 	id := poller.Add(r.sock, zmq.POLLIN)
 	poller.Add(r.wake.Socket(), zmq.POLLIN)
 	for {
 		ended := r.ended.Load()
 		read := zmq.POLLIN
-		if r.pending.full() || ended != 0 {
+		if r.pending.full() {
 			read = 0
 		}
 		if _, err := poller.Update(id, read); err != nil {
@@ -79,6 +83,9 @@ func (r *router) run() error {
 		if r.pending.awaiting() || ended != 0 {
 			wait = deadlineTick
 		}
+		if ended != 0 && r.pending.len() == 0 {
+			wait = 0
+		}
 		if _, err := poller.Poll(wait); err != nil && !interrupted(err) {
 			return fmt.Errorf("poll %s: %w", r.name, err)
 		}
@@ -87,18 +94,32 @@ func (r *router) run() error {
 		if err := r.send(); err != nil {
 			return err
 		}
-		if ended == 0 {
-			if err := r.read(); err != nil {
-				return err
-			}
-		} else if r.pending.len() == 0 || time.Now().UnixNano() >= ended {
+		taken, err := r.read()
+		if err != nil {
+			return err
+		}
+		if ended != 0 && (taken == 0 && r.pending.len() == 0 || time.Now().UnixNano() >= ended) {
 			break
 		}
 	}
-	// Who still waits is answered without the log: a worker that hears nothing on its
-	// registration stays mute for good, and no later process has its request.
-	r.s.stats.late.Add(uint64(r.pending.expire(r.s.opts.Now().Add(max(r.s.opts.LogPatience, statusPatience)))))
-	return r.send()
+	return r.settle()
+}
+
+// settle answers, without the log, who still waits, and what has arrived since: a worker
+// that hears nothing on its registration stays mute for good, and no later process has
+// its request.
+func (r *router) settle() error {
+	patience := max(r.s.opts.LogPatience, statusPatience)
+	for range maxRest / readAtOnce { // bounded, since askers go on
+		r.s.stats.late.Add(uint64(r.pending.expire(r.s.opts.Now().Add(patience))))
+		if err := r.send(); err != nil {
+			return err
+		}
+		if taken, err := r.read(); err != nil || taken == 0 {
+			return err
+		}
+	}
+	return nil
 }
 
 // stop makes run return when all requests are answered, after grace without the log.
@@ -109,26 +130,26 @@ func (r *router) stop(grace time.Duration) {
 }
 
 // read takes what is there, up to a few, and answers what can be answered at once.
-func (r *router) read() error {
-	for range readAtOnce {
+func (r *router) read() (taken int, err error) {
+	for ; taken < readAtOnce; taken++ {
 		if r.pending.full() {
-			return r.send()
+			return taken, r.send()
 		}
 		frames, from, err := receive(r.sock)
 		if interrupted(err) {
 			r.counts.more.Store(false)
-			return r.send()
+			return taken, r.send()
 		}
 		if err != nil {
-			return fmt.Errorf("receive on %s: %w", r.name, err)
+			return taken, fmt.Errorf("receive on %s: %w", r.name, err)
 		}
 		r.counts.more.Store(true)
 		r.one(frames, from)
 		if err := r.send(); err != nil {
-			return err
+			return taken, err
 		}
 	}
-	return nil
+	return taken, nil
 }
 
 // one handles one request.

@@ -220,7 +220,9 @@ func (s *Server) Close() error {
 	}
 	for _, r := range s.routers {
 		r.wake.Close()
-		faults = append(faults, r.sock.Close())
+		if stopped == nil {
+			faults = append(faults, r.sock.Close())
+		}
 	}
 	if s.zctx != nil {
 		faults = append(faults, s.zctx.Term())
