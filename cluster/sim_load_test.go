@@ -88,7 +88,7 @@ func newSimWriter(c *simCluster, i int, seed uint64) *simWriter {
 	w := &simWriter{
 		c: c, home: i, rand: rand.New(rand.NewPCG(seed, 100+uint64(i))),
 		stream: registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: fmt.Sprintf("vllm-%d", i), Worker: 0}, Location: "LocalCPUBackend"},
-		next:   1, keys: map[registry.Key]bool{},
+		keys:   map[registry.Key]bool{},
 	}
 	w.session[0], w.session[15] = byte(i+1), 0xee
 	return w
