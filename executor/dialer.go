@@ -124,11 +124,16 @@ func configure(s *zmq.Socket) error {
 }
 
 // poll repeats a socket call that gives up after checkEvery until it is done or ctx
-// ends.
+// ends. The deadline is read off the clock: in a process that was stopped, its timer has
+// not run yet.
 func poll(ctx context.Context, call func() error) error {
+	deadline, limited := ctx.Deadline()
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if limited && !time.Now().Before(deadline) {
+			return context.DeadlineExceeded
 		}
 		err := call()
 		switch zmq.AsErrno(err) {

@@ -13,7 +13,8 @@
 //
 // A leader that is lost between 4 and 6 leaves a running event; the next term's first
 // entry turns it into "interrupted" and nobody sends it again. That, and a transport
-// that never sends twice, is how a command reaches a worker at most once.
+// that never sends twice, is how a command reaches a worker at most once. DESIGN.md has
+// what a client is told meanwhile.
 //
 // The index is never changed here: the workers' own admits and evicts change it.
 //

@@ -153,6 +153,11 @@ func (e *Executor) Lead(ctx context.Context, term uint64) error {
 // ErrBusy mean that nothing was sent. *CommandError carries an event that ended
 // other than done. ErrOutcomeUnknown and ctx's own error leave it open: the event's
 // id, in the returned event, tells later.
+//
+// Leadership: when it is lost, Do returns at once, with ErrNotLeading when there is no
+// event, else with ErrOutcomeUnknown. The same command with the same id at the next
+// leader gives the outcome: what this one began is a *CommandError of an interrupted
+// event there, what never got into the log is carried out.
 func (e *Executor) Do(ctx context.Context, c Command) (registry.Event, error) {
 	if err := c.validate(); err != nil {
 		return registry.Event{}, err
@@ -288,7 +293,13 @@ func (e *Executor) carryOut(l *leadership, c Command, tasks []task, r *run) (reg
 	waiting, cancel := context.WithTimeout(l.ctx, c.Deadline)
 	err = e.slots.acquire(waiting, workers)
 	cancel()
-	if err != nil {
+	switch {
+	case l.ctx.Err() != nil:
+		if err == nil {
+			e.slots.release(workers)
+		}
+		return e.abandon(l, c, ErrNotLeading)
+	case err != nil:
 		return e.abandon(l, c, fmt.Errorf("the workers of instance %q were busy with earlier commands for %s: %w", c.Source.Instance, c.Deadline, ErrBusy))
 	}
 	defer e.slots.release(workers)
@@ -296,11 +307,7 @@ func (e *Executor) carryOut(l *leadership, c Command, tasks []task, r *run) (reg
 		return e.abandon(l, c, err)
 	}
 
-	result, err = e.propose(l, fsm.EncodeRunEvent(registry.EventRun{ID: c.EventID, Term: l.term, Workers: workers, At: e.now()}))
-	if refused, ok := result.(error); ok {
-		err = refused
-	}
-	if err != nil {
+	if err := e.begin(l, c, workers); err != nil {
 		return e.abandon(l, c, err)
 	}
 	finish, cause := judge(&c, e.ask(l, c.Deadline, tasks))
@@ -310,6 +317,33 @@ func (e *Executor) carryOut(l *leadership, c Command, tasks []task, r *run) (reg
 		err = &CommandError{Event: ev, Cause: cause}
 	}
 	return ev, err
+}
+
+// pauseLimit is how long the entry "running" may take without a second look at who
+// leads. Another replica leads 0.5 to 1 s after this process was stopped.
+const pauseLimit = time.Second
+
+// begin writes that the event is running. Without an error workers may have it now, and
+// this replica led a moment ago: a process that was stopped meanwhile, and is deposed
+// without knowing it yet, asks the log again before it sends.
+func (e *Executor) begin(l *leadership, c Command, workers []registry.WorkerRef) error {
+	entry := fsm.EncodeRunEvent(registry.EventRun{ID: c.EventID, Term: l.term, Workers: workers, At: e.now()})
+	began := e.opts.Now()
+	result, err := e.propose(l, entry)
+	if refused, ok := result.(error); ok {
+		err = refused
+	}
+	for err == nil && e.opts.Now().Sub(began) > pauseLimit {
+		began = e.opts.Now()
+		// It is running already, so the entry is refused; that it was committed is what
+		// counts.
+		if _, err = e.propose(l, entry); err == nil {
+			if ev, ok := e.opts.Registry().Event(c.EventID); !ok || ev.State != registry.EventRunning || ev.Term != l.term {
+				err = fmt.Errorf("it is %q in term %d by now: %w", ev.State, ev.Term, ErrNotLeading)
+			}
+		}
+	}
+	return err
 }
 
 // planAgain is the plan as of now: a worker may have come back at another address while
@@ -338,7 +372,8 @@ func (e *Executor) abandon(l *leadership, c Command, why error) (registry.Event,
 
 // finish writes the event's end and returns the event as the log has it. While this
 // replica leads it tries until it is written: an event left open would stay open for
-// the rest of the term.
+// the rest of the term. The error is a *CommandError when the event has ended otherwise:
+// another leader has interrupted it, and this one leads again and was not told yet.
 func (e *Executor) finish(l *leadership, c Command, f registry.EventFinish) (registry.Event, error) {
 	f.ID, f.Term, f.At = c.EventID, l.term, e.now()
 	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
@@ -359,8 +394,11 @@ func (e *Executor) finish(l *leadership, c Command, f registry.EventFinish) (reg
 		}
 	}
 	ev, ok := e.opts.Registry().Event(c.EventID)
-	if !ok {
+	switch {
+	case !ok:
 		ev = registry.Event{ID: c.EventID, Kind: c.Kind, Source: c.Source, Dest: c.Dest, State: f.State, NumTokens: f.NumTokens, Detail: f.Detail, Workers: f.Workers}
+	case ev.State != f.State:
+		return ev, &CommandError{Event: ev, Cause: Cause(ev.Cause)}
 	}
 	return ev, nil
 }
