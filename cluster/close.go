@@ -74,9 +74,11 @@ func (n *Node) close(ctx context.Context) error {
 	shutdown := n.raft.Shutdown()
 	close(n.gone)
 	// Before waiting for raft: a stalled peer would hold its goroutines.
-	if n.parts.closePeers != nil {
-		step("peer port", shutdownLimit, func(ctx context.Context) error { return within(ctx, n.parts.closePeers) })
-	}
+	step("peer port", shutdownLimit, func(ctx context.Context) error {
+		err := within(ctx, n.parts.transport.close)
+		n.client.forget()
+		return errors.Join(err, n.server.close(ctx))
+	})
 	stopped := false
 	step("raft", shutdownLimit, func(ctx context.Context) error {
 		err := within(ctx, shutdown.Error)

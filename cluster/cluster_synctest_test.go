@@ -27,7 +27,7 @@ type memCluster struct {
 
 func startCluster(t *testing.T, size int, tasks func(node int) []LeaderTask) *memCluster {
 	t.Helper()
-	c := &memCluster{t: t, memory: newMemory(size)}
+	c := &memCluster{t: t, memory: newMemory(t, size)}
 	for i := 1; i <= size; i++ {
 		o := testOptions(t, "")
 		state := &ledger{}
@@ -162,11 +162,10 @@ func TestCluster_LeaderTasks(t *testing.T) {
 					t.Errorf("transfer: %v", err)
 				}
 			} else {
-				addr := leader.parts.transport.LocalAddr()
-				c.memory.cut(addr)
+				c.memory.cut(leader)
 				await(t, "step down", isTrue("still leads", func() bool { return !leader.IsLeader() }))
 				await(t, "tasks end", isTrue("run on", func() bool { return running[slices.Index(c.nodes, leader)+1].Load() == 0 }))
-				c.memory.join(addr)
+				c.memory.join(leader)
 			}
 			<-time.After(3 * time.Second)
 		}
@@ -336,7 +335,7 @@ func TestCluster_CutOffLeader(t *testing.T) {
 		c := startCluster(t, 3, nil)
 		old := c.mustLead()
 		mustPropose(t, old, "x:kept")
-		c.memory.cut(old.parts.transport.LocalAddr())
+		c.memory.cut(old)
 		if _, err := old.Propose(context.Background(), []byte("x:lost")); !errors.Is(err, ErrUnknownOutcome) || !errors.Is(err, raft.ErrLeadershipLost) {
 			t.Errorf("propose without a quorum: %v, want unknown and leadership lost", err)
 		}
@@ -359,7 +358,7 @@ func TestCluster_CutOffLeader(t *testing.T) {
 		if _, err := old.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Hour}); err != nil {
 			t.Errorf("read within an hour: %v", err)
 		}
-		c.memory.join(old.parts.transport.LocalAddr())
+		c.memory.join(old)
 		now := c.mustLead()
 		mustPropose(t, now, "x:new")
 		for i, n := range c.nodes {
@@ -396,7 +395,7 @@ func TestCluster_StatusOfSilentPeer(t *testing.T) {
 				other = n
 			}
 		}
-		c.memory.cut(other.parts.transport.LocalAddr())
+		c.memory.cut(other)
 		find := func() NodeStatus {
 			for _, s := range leader.Status().Nodes {
 				if s.NodeID == other.NodeID() {
@@ -409,7 +408,7 @@ func TestCluster_StatusOfSilentPeer(t *testing.T) {
 			s := find()
 			return s.Reachable != nil && !*s.Reachable && s.LastContactMS != nil
 		}))
-		c.memory.join(other.parts.transport.LocalAddr())
+		c.memory.join(other)
 		await(t, "answer noticed", isTrue("still silent", func() bool { s := find(); return s.Reachable != nil && *s.Reachable }))
 		c.stop()
 	})
@@ -517,7 +516,7 @@ func TestWatchTransfer(t *testing.T) {
 		told := make(fatals, 10)
 		o := testOptions(t, "")
 		o.OnFatal = told.tell
-		n := mustStart(t, o, newMemory(1).parts(1))
+		n := mustStart(t, o, newMemory(t, 1).parts(1))
 		await(t, "ready", n.Ready)
 		refused := raft.ErrLeadershipTransferInProgress
 		n.watchTransfer(refused)

@@ -20,17 +20,19 @@ import (
 //	LOCK       held while a process uses it; names the process
 //	VERSION    the format of the directory, a number
 //	node-id    who this replica is
+//	cluster-id which cluster it is in, once it is in one
 //	log-store  "bolt" or "wal", written once there is a log that must not be lost
 //	log.db     the bolt log, or
 //	wal/       the raft-wal log
 //	snapshots/ raft's snapshots
 const (
-	versionFile  = "VERSION"
-	nodeIDFile   = "node-id"
-	logStoreFile = "log-store"
-	boltFile     = "log.db"
-	walDir       = "wal"
-	snapshotDir  = "snapshots"
+	versionFile   = "VERSION"
+	nodeIDFile    = "node-id"
+	clusterIDFile = "cluster-id"
+	logStoreFile  = "log-store"
+	boltFile      = "log.db"
+	walDir        = "wal"
+	snapshotDir   = "snapshots"
 
 	// dirVersion is the newest format that this program reads, and the one it writes.
 	dirVersion = 1
@@ -38,8 +40,9 @@ const (
 
 // dataDir is an open, locked data directory.
 type dataDir struct {
-	path   string
-	nodeID string
+	path      string
+	nodeID    string
+	clusterID string // "" = in none yet
 	// logStore names the log that this directory has had entries in, "" when it has
 	// none yet. From then on a missing log is a loss and not a new beginning.
 	logStore string
@@ -87,6 +90,9 @@ func openDataDir(o Options, log hclog.Logger) (_ *dataDir, err error) {
 		return nil, err
 	}
 	if err := d.settleNodeID(o.NodeID); err != nil {
+		return nil, err
+	}
+	if err := d.readClusterID(); err != nil {
 		return nil, err
 	}
 	return d, d.removeUnfinished(log)
@@ -226,6 +232,18 @@ func (d *dataDir) settleNodeID(want string) error {
 	d.nodeID = want
 	return d.write(nodeIDFile, want)
 }
+
+func (d *dataDir) readClusterID() error {
+	id, err := d.read(clusterIDFile)
+	if err == nil && id != "" && !nodeIDPattern.MatchString(id) {
+		err = dirError(d.path, "its %s file says %q, which is no cluster id; write back the right one, as another replica of the cluster has it", clusterIDFile, id)
+	}
+	d.clusterID = id
+	return err
+}
+
+// keepClusterID notes which cluster the node is in.
+func (d *dataDir) keepClusterID(id string) error { return d.write(clusterIDFile, id) }
 
 // removeUnfinished removes the snapshots that a crash cut off. raft lists them at
 // every look and never removes them.

@@ -30,6 +30,22 @@ var (
 	ErrStale = errors.New("not fresh enough")
 	// ErrNotVoter is returned by Transfer for a target that cannot lead.
 	ErrNotVoter = errors.New("not a voting member")
+	// ErrIsLeader is returned by what goes to the leader when this replica leads.
+	ErrIsLeader = errors.New("this replica leads itself")
+	// ErrUnreachable is returned when a replica cannot be reached at its peer address,
+	// or refuses to talk to this one: nothing was sent to it.
+	ErrUnreachable = errors.New("replica cannot be reached")
+	// ErrUnknownNode is returned for a node that is no member.
+	ErrUnknownNode = errors.New("no such node in the cluster")
+	// ErrQuorum is returned for a change after which too few voters would be left.
+	ErrQuorum = errors.New("the cluster would lose its quorum")
+	// ErrConflict is returned for a node id or a peer address that is in use.
+	ErrConflict = errors.New("in use by another node")
+	// ErrForming is returned while this node is in no cluster yet.
+	ErrForming = errors.New("this node is in no cluster yet")
+	// ErrRemoved is what OnFatal is told, and Open returns, when this node was removed
+	// from its cluster.
+	ErrRemoved = errors.New("this node was removed from its cluster")
 	// ErrStore is what OnFatal is told when the log store failed or hangs.
 	ErrStore = errors.New("log store failed")
 	// ErrDiskSpace is what OnFatal is told, and Open returns, when free disk space

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/kvctrl/kvctrl/internal/indexwait"
+	"github.com/kvctrl/kvctrl/internal/memnet"
 )
 
 func TestMain(m *testing.M) {
@@ -219,50 +220,60 @@ func wantLines(t testing.TB, l *ledger, want ...string) {
 
 // memory is the disk and network of nodes that live in memory.
 type memory struct {
-	transports map[raft.ServerAddress]*raft.InmemTransport
-	conf       raft.Configuration
+	t    testing.TB
+	net  *memnet.Network
+	conf raft.Configuration
 }
 
-// newMemory lays out a cluster of n voters named n1, n2, …
-func newMemory(n int) *memory {
-	m := &memory{transports: map[raft.ServerAddress]*raft.InmemTransport{}}
+// newMemory lays out a cluster of n voters named n1, n2, … on hosts peer1, peer2, …
+func newMemory(t testing.TB, n int) *memory {
+	m := &memory{t: t, net: memnet.New(1)}
 	for i := 1; i <= n; i++ {
-		addr := raft.ServerAddress(fmt.Sprintf("peer%d", i))
-		_, m.transports[addr] = raft.NewInmemTransport(addr)
-		m.conf.Servers = append(m.conf.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(fmt.Sprintf("n%d", i)), Address: addr})
-	}
-	for a := range m.transports {
-		m.join(a)
+		m.conf.Servers = append(m.conf.Servers, raft.Server{
+			Suffrage: raft.Voter, ID: raft.ServerID(fmt.Sprintf("n%d", i)), Address: raft.ServerAddress(fmt.Sprintf("peer%d:9400", i)),
+		})
 	}
 	return m
 }
 
-// join connects a transport to all others, cut takes it off, both ways.
-func (m *memory) join(a raft.ServerAddress) {
-	for b, t := range m.transports {
-		if a != b {
-			m.transports[a].Connect(b, t)
-			t.Connect(a, m.transports[a])
+// host is where the node of that id is.
+func host(id string) string { return "peer" + id[1:] }
+
+// others are the hosts of all nodes but one.
+func (m *memory) others(id string) []string {
+	var hosts []string
+	for _, s := range m.conf.Servers {
+		if string(s.ID) != id {
+			hosts = append(hosts, host(string(s.ID)))
 		}
 	}
+	return hosts
 }
 
-func (m *memory) cut(a raft.ServerAddress) {
-	m.transports[a].DisconnectAll()
-	for b, t := range m.transports {
-		if a != b {
-			t.Disconnect(a)
-		}
+// cut takes a node off, both ways; join puts it back. As with TCP, what is sent
+// meanwhile arrives then.
+func (m *memory) cut(n *Node) { m.net.Partition([]string{host(n.id)}, m.others(n.id)) }
+
+func (m *memory) join(n *Node) {
+	for _, h := range m.others(n.id) {
+		m.net.Heal(host(n.id), h)
+		m.net.Heal(h, host(n.id))
 	}
 }
 
 // parts of the i-th node, counted from 1.
 func (m *memory) parts(i int) parts {
+	m.t.Helper()
 	s := m.conf.Servers[i-1]
-	t := m.transports[s.Address]
+	log := testLogger(m.t)
+	port, err := listenPeers(context.Background(), peerPortConfig{network: m.net.Host(host(string(s.ID))), listen: string(s.Address), log: log})
+	if err != nil {
+		m.t.Fatal(err)
+	}
 	return parts{
-		nodeID: string(s.ID), transport: t, store: &memStore{InmemStore: raft.NewInmemStore()}, storePath: "memory",
-		snapshots: raft.NewInmemSnapshotStore(), bootstrap: m.conf, closePeers: t.Close,
+		nodeID: string(s.ID), port: port, transport: newRaftTransport(port, log),
+		store: &memStore{InmemStore: raft.NewInmemStore()}, storePath: "memory",
+		snapshots: raft.NewInmemSnapshotStore(), bootstrap: m.conf, clusterID: "in-memory",
 	}
 }
 

@@ -33,7 +33,11 @@ type Node struct {
 	fresh freshness
 	noop  sharedNoop
 	peers peerHealth
-	marks byteMarks
+
+	cluster clusterIdentity
+	server  *peerServer
+	client  *peerClient
+	marks   byteMarks
 
 	slots   chan struct{}  // one per outstanding proposal
 	calls   intake         // calls of Propose, Read and the admin methods under way
@@ -59,7 +63,8 @@ type Node struct {
 // from memory. The node owns them and closes them.
 type parts struct {
 	nodeID    string
-	transport raft.Transport
+	port      *peerPort
+	transport raftTransport
 	store     logStore
 	storePath string
 	snapshots raft.SnapshotStore
@@ -73,10 +78,10 @@ type parts struct {
 	// freeBytes and logBytes look at the disk; nil where there is none.
 	freeBytes func() (int64, error)
 	logBytes  func() int64
-	// closePeers ends the transport and all its connections.
-	closePeers func() error
-	// refused counts connections that the peer port did not take.
-	refused func() uint64
+	// clusterID is the cluster that the node is in, "" = none yet; keepClusterID notes
+	// one. nil: there is no place to.
+	clusterID     string
+	keepClusterID func(id string) error
 	// release gives up what is held besides (the directory's lock).
 	release func() error
 }
@@ -124,16 +129,21 @@ func diskParts(ctx context.Context, o Options, undo *undoList) (parts, error) {
 	if p.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir.path, 2, log.Named("snapshot")); err != nil {
 		return parts{}, dirError(dir.path, "%w", err)
 	}
-	port, err := listenPeers(ctx, o.PeerAddr, o.PeerAdvertise, log)
+	p.clusterID, p.keepClusterID = dir.clusterID, dir.keepClusterID
+	secure, err := loadPeerTLS(o.PeerTLS)
 	if err != nil {
 		return parts{}, err
 	}
-	transport := newRaftTransport(port, log)
-	p.transport, p.closePeers, p.refused = transport, transport.close, port.refused.Load
-	undo.add(p.closePeers)
-	p.bootstrap = raft.Configuration{Servers: []raft.Server{{
-		Suffrage: raft.Voter, ID: raft.ServerID(dir.nodeID), Address: transport.LocalAddr(),
-	}}}
+	if p.port, err = listenPeers(ctx, peerPortConfig{network: o.Network, listen: o.PeerAddr, advertise: o.PeerAdvertise, tls: secure, log: log}); err != nil {
+		return parts{}, err
+	}
+	p.transport = newRaftTransport(p.port, log)
+	undo.add(p.transport.close)
+	if dir.clusterID == "" { // who is in one already waits for its entries
+		p.bootstrap = raft.Configuration{Servers: []raft.Server{{
+			Suffrage: raft.Voter, ID: raft.ServerID(dir.nodeID), Address: p.transport.LocalAddr(),
+		}}}
+	}
 	return p, nil
 }
 
@@ -149,6 +159,12 @@ func start(o Options, p parts) (*Node, error) {
 		gone: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}),
 		proposals: newCounters(),
 	}
+	n.client = newPeerClient(p.port)
+	n.server = newPeerServer(p.port, n.log, o.PeerHandlers)
+	n.server.own, n.server.enter, n.server.leave = n.cluster.current, n.enter, n.calls.leave
+	n.cluster.node, n.cluster.id, n.cluster.keep, n.cluster.anyone = p.nodeID, p.clusterID, p.keepClusterID, len(o.Join) == 0
+	n.cluster.changed = n.client.forget
+	n.peerPaths()
 	n.store = &watchedStore{store: p.store, path: p.storePath, limit: o.StoreTimeout, hook: o.Hooks.StoreCall, fatal: n.fail}
 	cache, err := raft.NewLogCache(128, n.store) // 512 entries of 64 KB would pin 32 MB
 	if err != nil {
@@ -158,9 +174,14 @@ func start(o Options, p parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := n.settleCluster(); err != nil {
+		return nil, errors.Join(err, n.raft.Shutdown().Error())
+	}
 	n.store.armed.Store(true)
+	n.server.start()
+	p.port.start(peerHooks{self: n.Identity, admit: n.cluster.admit, wanted: n.nodeAt})
 	n.run()
-	n.log.Info("replica started", "node", n.id, "peer", string(p.transport.LocalAddr()), "formed", formed,
+	n.log.Info("replica started", "node", n.id, "peer", string(p.transport.LocalAddr()), "cluster", n.cluster.current(), "formed", formed,
 		"last_index", n.raft.LastIndex(), "applied", n.machine.Applied())
 	return n, nil
 }
@@ -333,6 +354,16 @@ func (n *Node) members() []registry.Member {
 // configuration is the newest one in the log, committed or not.
 func (n *Node) configuration() raft.Configuration {
 	return n.raft.GetConfiguration().Configuration() // answered from a copy, no error, no wait
+}
+
+// nodeAt is the member at a peer address, "" when there is none.
+func (n *Node) nodeAt(addr string) string {
+	for _, s := range n.configuration().Servers {
+		if string(s.Address) == addr {
+			return string(s.ID)
+		}
+	}
+	return ""
 }
 
 func soleVoter(c raft.Configuration) (raft.Server, bool) {

@@ -207,7 +207,7 @@ func TestPropose_Errors(t *testing.T) {
 	state := &ledger{}
 	o := testOptions(t, "")
 	o.FSM, o.MaxEntry = state, 2000
-	n := mustStart(t, o, newMemory(1).parts(1))
+	n := mustStart(t, o, newMemory(t, 1).parts(1))
 	await(t, "ready", n.Ready)
 
 	if _, err := n.Propose(context.Background(), []byte("x:invalid")); !errors.Is(err, ErrInvalid) || !errors.Is(err, errNoEntry) {
@@ -258,7 +258,7 @@ func TestClose_DuringProposals(t *testing.T) {
 		state := &ledger{}
 		o := testOptions(t, "")
 		o.FSM = state
-		n := mustStart(t, o, newMemory(1).parts(1))
+		n := mustStart(t, o, newMemory(t, 1).parts(1))
 		await(t, "ready", n.Ready)
 		var wg sync.WaitGroup
 		begun := make(chan struct{}, 64)
@@ -299,7 +299,7 @@ func TestClose_Again(t *testing.T) {
 	release := make(chan struct{})
 	o := testOptions(t, "")
 	o.LeaderTasks = []LeaderTask{{Name: "stays", Run: func(context.Context, uint64) error { <-release; return nil }}}
-	n := mustStart(t, o, newMemory(1).parts(1))
+	n := mustStart(t, o, newMemory(t, 1).parts(1))
 	await(t, "ready", n.Ready)
 	first := make(chan error, 1)
 	go func() { first <- n.Close(ctxFor(t, 20*time.Second)) }()

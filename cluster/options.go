@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -69,6 +71,24 @@ type Options struct {
 	PeerAdvertise string
 	// URL is this replica's REST URL as others reach it.
 	URL string
+	// Network is how bytes travel between replicas. Default TCP.
+	Network Network
+	// PeerTLS makes the peer port mutual TLS. Without it the port trusts whoever
+	// reaches it.
+	PeerTLS PeerTLS
+	// PeerHandlers answer what other replicas of this cluster ask over the peer port,
+	// by path prefix ("/rest/"). The path arrives whole; PeerIdentity says who asks.
+	// They bound their bodies themselves. "/cluster/" is the node's own.
+	PeerHandlers map[string]http.Handler
+
+	// Join names replicas by their REST URLs: the cluster to be in. The same list on
+	// every node, itself included, is fine. Only for a node without data.
+	Join []string
+	// BootstrapExpect is how many of those must see each other, none of them in a
+	// cluster, to form a new one.
+	BootstrapExpect int
+	// Discover asks a REST URL who answers there.
+	Discover func(ctx context.Context, url string) (Identity, error)
 
 	// FSM is the state that entries are applied to. Required.
 	FSM StateMachine
@@ -135,6 +155,9 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.MaxInFlight, 256)
 	setDefault(&o.MinFreeBytes, 128<<20)
 	setDefault(&o.StoreTimeout, 10*time.Second)
+	if o.Network == nil {
+		o.Network = tcpNetwork{}
+	}
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
@@ -164,7 +187,13 @@ func (o Options) Validate() error {
 		"node id %q: want 1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit", o.NodeID)
 	bad(o.LogStore == LogStoreBolt || o.LogStore == LogStoreWAL, "log store %q: want %q or %q", o.LogStore, LogStoreBolt, LogStoreWAL)
 	bad(len(o.URL) <= fsm.MaxName, "REST URL of %d bytes: want at most %d", len(o.URL), fsm.MaxName)
-	bad(len(o.PeerAdvertise) <= fsm.MaxName && len(o.PeerAddr) <= fsm.MaxName, "peer address of %d bytes: want at most %d", max(len(o.PeerAdvertise), len(o.PeerAddr)), fsm.MaxName)
+	bad(len(o.PeerAdvertise) <= maxPeerAddr && len(o.PeerAddr) <= maxPeerAddr, "peer address of %d bytes: want at most %d", max(len(o.PeerAdvertise), len(o.PeerAddr)), maxPeerAddr)
+	bad(!o.PeerTLS.set() || o.PeerTLS.Cert != "" && o.PeerTLS.Key != "" && o.PeerTLS.CA != "",
+		"peer TLS with certificate %q, key %q, CA %q: want all three or none", o.PeerTLS.Cert, o.PeerTLS.Key, o.PeerTLS.CA)
+	for prefix, h := range o.PeerHandlers {
+		bad(h != nil && strings.HasPrefix(prefix, "/") && strings.HasSuffix(prefix, "/") && len(prefix) > 1 && !strings.HasPrefix(prefix, "/cluster/"),
+			"peer handler for %q: want a handler, and a path like \"/rest/\" that is not the node's own", prefix)
+	}
 	bad(o.TimingFactor >= 0.4 && o.TimingFactor <= 20, "timing factor %v: want 0.4 to 20 (below, pauses of an ordinary host look like a dead leader)", o.TimingFactor)
 	bad(o.SnapshotThreshold >= 16, "snapshot threshold %d: want at least 16 entries", o.SnapshotThreshold)
 	bad(2*o.TrailingLogs >= 3*o.SnapshotThreshold, "trailing logs %d: want at least 1.5 times the snapshot threshold %d, or a damaged snapshot cannot be made good from the one before", o.TrailingLogs, o.SnapshotThreshold)

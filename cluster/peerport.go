@@ -2,10 +2,12 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,37 +17,76 @@ import (
 )
 
 // The first byte of a connection to the peer port says what it carries.
-const streamRaft byte = 'R'
-
 const (
-	// firstByteTimeout is how long a new connection may take to say what it is.
-	firstByteTimeout = 5 * time.Second
-	// maxPeerConns bounds the connections of the peer port, both ways. A replica
-	// needs about a dozen; the rest is someone else's.
-	maxPeerConns = 256
+	streamRaft byte = 'R'
+	streamHTTP byte = 'H'
 )
 
-// peerPort is the one port between replicas. It is raft's stream layer, and hands
-// each accepted connection to whom its first byte names; raft is the only one so
-// far.
+const (
+	// helloTimeout is how long the two ends of a connection may take for all that
+	// comes before its use: TLS, first byte, hello and answer.
+	helloTimeout = 5 * time.Second
+	// maxPending bounds the accepted connections that have not said who they are. The
+	// oldest makes room for the next: a replica says it within a round trip or two, so
+	// those that hold out are nobody's. All connections of four replicas may come at
+	// once, when a network is whole again.
+	maxPending = 256
+	// maxPeerConns bounds the accepted connections of replicas. Each other replica has
+	// up to half a dozen for raft and those of the two pools (peercall.go).
+	maxPeerConns = 256
+	// maxStrangers bounds those among them of nodes that are in no cluster.
+	maxStrangers = 32
+)
+
+// peerPort is the one port between replicas. It tells raft's connections from those
+// of requests by their first byte, and lets neither through before both ends have
+// said who they are.
 //
-// What comes in under raft's byte is trusted: raft's decoders have no limits, and
-// some bytes make them panic. The port must be reachable for replicas only.
+// It listens from the beginning, because its address is part of what a node says of
+// itself, and takes connections from start on. It is raft's stream layer.
+//
+// What comes in under raft's byte from a replica of this cluster is trusted: raft's
+// decoders have no limits, and some bytes make them panic. Without TLS anybody can
+// say such a hello: then the port must be reachable for replicas only.
 type peerPort struct {
-	listener  net.Listener
-	advertise net.Addr
+	peerPortConfig
+	listener net.Listener
+	addr     net.Addr // what others dial
+
+	started chan struct{} // closed by start; hooks is set before
+	hooks   peerHooks
+	toRaft  handover
+	toHTTP  handover
+
+	life context.Context // ends with Close; dials obey it
+	stop context.CancelFunc
+	wg   sync.WaitGroup // the accept loop and connections that have not said what they are
+
+	refused      atomic.Uint64 // accepted connections that were closed before their use
+	dialsRefused atomic.Uint64 // dials that the other end refused
+	warned       complaints
+
+	mu        sync.Mutex
+	closed    bool
+	conns     map[*peerConn]struct{} // all, accepted and dialled
+	pending   []*peerConn            // accepted, without a hello yet, oldest first
+	accepted  int                    // with one
+	strangers int                    // of those, of nodes in no cluster
+}
+
+type peerPortConfig struct {
+	network   Network
+	listen    string
+	advertise string   // "" = what it is bound to
+	tls       *peerTLS // nil = none
 	log       hclog.Logger
+}
 
-	raftConns chan net.Conn
-	done      chan struct{}
-	wg        sync.WaitGroup // the accept loop and connections that have not said what they are
-
-	refused atomic.Uint64 // connections closed for their first byte, or for there being too many
-	warned  atomic.Int64  // unix second of the last complaint
-
-	mu     sync.Mutex
-	closed bool
-	conns  map[*peerConn]struct{} // accepted and dialled
+// peerHooks are what the port asks its node.
+type peerHooks struct {
+	self   func() Identity
+	admit  func(kind byte, h hello) *helloRefused
+	wanted func(addr string) string // the node id that raft expects at an address, "" = unknown
 }
 
 var _ raft.StreamLayer = (*peerPort)(nil)
@@ -57,31 +98,41 @@ type peerAddr string
 func (peerAddr) Network() string  { return "tcp" }
 func (a peerAddr) String() string { return string(a) }
 
-func listenPeers(ctx context.Context, addr, advertise string, log hclog.Logger) (*peerPort, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", addr)
+func listenPeers(ctx context.Context, c peerPortConfig) (*peerPort, error) {
+	l, err := c.network.Listen(ctx, c.listen)
 	if err != nil {
 		return nil, fmt.Errorf("peer port: %w; choose another with --peer-addr, or stop who uses it", err)
 	}
+	c.log = c.log.Named("peer")
 	p := &peerPort{
-		listener:  l,
-		advertise: l.Addr(),
-		log:       log.Named("peer"),
-		raftConns: make(chan net.Conn),
-		done:      make(chan struct{}),
-		conns:     map[*peerConn]struct{}{},
+		peerPortConfig: c,
+		listener:       l,
+		addr:           l.Addr(),
+		started:        make(chan struct{}),
+		conns:          map[*peerConn]struct{}{},
 	}
-	if advertise != "" {
-		p.advertise = peerAddr(advertise)
+	p.life, p.stop = context.WithCancel(context.Background())
+	if c.advertise != "" {
+		p.addr = peerAddr(c.advertise)
 	}
-	if host, _, err := net.SplitHostPort(l.Addr().String()); err == nil {
-		if ip := net.ParseIP(host); ip != nil && !ip.IsLoopback() {
-			p.log.Warn("the peer port trusts whoever reaches it: keep it on a private network", "address", l.Addr().String())
+	p.toRaft, p.toHTTP = newHandover(p.life.Done(), p.addr), newHandover(p.life.Done(), p.addr)
+	p.warned.log = c.log
+	if c.tls == nil {
+		if host, _, err := net.SplitHostPort(l.Addr().String()); err == nil {
+			if ip := net.ParseIP(host); ip != nil && !ip.IsLoopback() {
+				p.log.Warn("the peer port trusts whoever reaches it: keep it on a private network, or give --peer-tls-cert, --peer-tls-key and --peer-tls-ca", "address", l.Addr().String())
+			}
 		}
 	}
+	return p, nil
+}
+
+// start begins to take connections.
+func (p *peerPort) start(h peerHooks) {
+	p.hooks = h
+	close(p.started)
 	p.wg.Add(1)
 	go p.accept()
-	return p, nil
 }
 
 // accept runs until the listener closes. Owner: peerPort; Close waits for it.
@@ -89,108 +140,197 @@ func (p *peerPort) accept() {
 	defer p.wg.Done()
 	var pause time.Duration
 	for {
-		conn, err := p.listener.Accept()
+		raw, err := p.listener.Accept()
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) || p.life.Err() != nil {
 				return
 			}
 			// Out of file descriptors, most likely: others may give some back.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			p.complain("cannot accept a connection", "error", err)
+			p.warned.add("accept", "cannot accept a connection", "error", err)
 			select {
 			case <-time.After(pause):
 				continue
-			case <-p.done:
+			case <-p.life.Done():
 				return
 			}
 		}
 		pause = 0
-		c, err := p.track(conn)
-		if err != nil {
-			p.refused.Add(1)
-			p.complain("connection refused", "peer", conn.RemoteAddr().String(), "error", err)
-			conn.Close()
+		c, evicted, err := p.trackAccepted(raw)
+		if err != nil { // closing
+			raw.Close()
 			continue
 		}
-		p.wg.Add(1)
-		go p.route(c)
-	}
-}
-
-// route reads a connection's first byte and hands it on. It ends within
-// firstByteTimeout, or when whom it is for takes it, or at Close.
-func (p *peerPort) route(c *peerConn) {
-	defer p.wg.Done()
-	var first [1]byte
-	err := c.SetReadDeadline(time.Now().Add(firstByteTimeout))
-	if err == nil {
-		_, err = io.ReadFull(c, first[:])
-	}
-	if err == nil {
-		err = c.SetReadDeadline(time.Time{})
-	}
-	switch {
-	case err != nil:
-	case first[0] == streamRaft:
-		select {
-		case p.raftConns <- c:
-			return
-		case <-p.done:
+		if evicted != nil {
+			evicted.abort()
+			p.warned.add("pending", "too many connections that do not say who they are, the oldest is closed; is something else pointed at the peer port?",
+				"peer", evicted.RemoteAddr().String(), "limit", maxPending)
 		}
-	default:
+		p.wg.Add(1)
+		go p.receive(c)
+	}
+}
+
+// receive brings an accepted connection to whom it is for. It ends within
+// helloTimeout, or when whom it is for takes it, or at Close.
+func (p *peerPort) receive(c *peerConn) {
+	defer p.wg.Done()
+	kind, err := p.welcome(c)
+	if err != nil {
 		p.refused.Add(1)
-		p.complain("connection with an unknown first byte closed; is something else pointed at the peer port?",
-			"peer", c.RemoteAddr().String(), "byte", fmt.Sprintf("%#02x", first[0]))
+		var said *helloRefused
+		if errors.As(err, &said) {
+			p.warned.add("refused "+said.Code, "connection to the peer port refused", "peer", c.RemoteAddr().String(), "reason", said.Words)
+		} else if !errors.Is(err, io.EOF) { // a port scan or a health check says nothing
+			p.warned.add("hello", "connection to the peer port closed before it said who it is; is something else pointed at it?",
+				"peer", c.RemoteAddr().String(), "error", err)
+		}
+		c.abort()
+		return
 	}
-	c.Close()
+	to := p.toRaft
+	if kind == streamHTTP {
+		to = p.toHTTP
+	}
+	if !to.give(c) {
+		c.abort()
+	}
 }
 
-// complain logs at most once a minute; the counter has the rest.
-func (p *peerPort) complain(msg string, pairs ...any) {
-	now, last := time.Now().Unix(), p.warned.Load()
-	if now-last >= 60 && p.warned.CompareAndSwap(last, now) {
-		p.log.Warn(msg, append(pairs, "refused", p.refused.Load())...)
+// welcome hears who dials and for what, and answers.
+func (p *peerPort) welcome(c *peerConn) (kind byte, err error) {
+	if err := c.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return 0, err
 	}
+	if p.tls != nil {
+		if err := c.secure(p.life, tls.Server(c.raw, p.tls.server())); err != nil {
+			return 0, fmt.Errorf("TLS: %w", err)
+		}
+	}
+	var first [1]byte
+	if _, err := io.ReadFull(c, first[:]); err != nil {
+		return 0, err
+	}
+	kind = first[0]
+	if kind != streamRaft && kind != streamHTTP {
+		return 0, fmt.Errorf("unknown first byte %#02x", kind)
+	}
+	frame, err := readHelloFrame(c)
+	if err != nil && !errors.Is(err, errHelloSize) {
+		return 0, err
+	}
+	var h hello
+	said := refuse(helloMalformed, "%v", err)
+	if err == nil {
+		if h, said = parseHello(frame); said == nil {
+			said = p.hooks.admit(kind, h)
+		}
+	}
+	c.from = Identity{NodeID: h.NodeID, PeerAddr: h.PeerAddr, ClusterID: h.ClusterID}
+	if said == nil && !p.promote(c) {
+		said = refuse(helloFull, "too many connections are open, the limit is %d", maxPeerConns)
+	}
+	self := p.hooks.self()
+	answer := welcome{NodeID: self.NodeID, ClusterID: self.ClusterID}
+	if said != nil {
+		answer.Code, answer.Words = said.Code, said.Words
+		said.welcome = answer
+	}
+	if _, err := c.Write(answer.frame()); err != nil {
+		return 0, err
+	}
+	if said != nil {
+		return 0, said
+	}
+	return kind, c.SetDeadline(time.Time{})
 }
 
-// Accept gives raft its next connection.
-func (p *peerPort) Accept() (net.Conn, error) {
+// dial opens a connection for kind to a replica, whoever it is when wanted is "".
+// An error means that nothing of the caller's was sent.
+func (p *peerPort) dial(ctx context.Context, kind byte, addr, wanted string) (*peerConn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, helloTimeout, fmt.Errorf("no answer within %v: %w", helloTimeout, context.DeadlineExceeded))
+	defer cancel()
+	defer context.AfterFunc(p.life, cancel)()
 	select {
-	case c := <-p.raftConns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
+	case <-p.started:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-}
-
-// Dial opens a raft connection to another replica.
-func (p *peerPort) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	deadline := time.Now().Add(timeout)
-	conn, err := net.DialTimeout("tcp", string(addr), timeout)
+	raw, err := p.network.Dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.track(conn)
+	c, err := p.trackDialled(raw)
 	if err != nil {
-		conn.Close()
+		raw.Close()
 		return nil, err
 	}
-	err = c.SetWriteDeadline(deadline)
-	if err == nil {
-		_, err = c.Write([]byte{streamRaft})
-	}
-	if err == nil {
-		err = c.SetWriteDeadline(time.Time{})
+	// The deadline is ctx's; its end in another way closes the connection.
+	unhook := context.AfterFunc(ctx, c.abort)
+	err = p.introduce(ctx, c, kind, addr, wanted)
+	if !unhook() && err == nil {
+		err = ctx.Err()
 	}
 	if err != nil {
-		c.Close()
+		c.abort()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return nil, err
 	}
 	return c, nil
 }
 
+// introduce says who we are and hears who is there.
+func (p *peerPort) introduce(ctx context.Context, c *peerConn, kind byte, addr, wanted string) error {
+	if p.tls != nil {
+		if err := c.secure(ctx, tls.Client(c.raw, p.tls.client(addr))); err != nil {
+			return fmt.Errorf("TLS: %w", err)
+		}
+	}
+	self := p.hooks.self()
+	h := hello{ClusterID: self.ClusterID, NodeID: self.NodeID, PeerAddr: self.PeerAddr, Wanted: wanted}
+	if _, err := c.Write(append([]byte{kind}, h.frame()...)); err != nil {
+		return err
+	}
+	frame, err := readHelloFrame(c)
+	if err != nil {
+		return fmt.Errorf("hello was not answered: %w", err)
+	}
+	w, err := parseWelcome(frame)
+	if err != nil {
+		return err
+	}
+	c.from = Identity{NodeID: w.NodeID, PeerAddr: addr, ClusterID: w.ClusterID}
+	if w.Code != "" {
+		p.dialsRefused.Add(1)
+		p.warned.add(addr+w.Code, "another replica refused a connection", "peer", addr, "reason", w.Words)
+		return &helloRefused{w}
+	}
+	return nil
+}
+
+// Accept gives raft its next connection.
+func (p *peerPort) Accept() (net.Conn, error) { return p.toRaft.Accept() }
+
+// Dial opens a raft connection to another replica.
+func (p *peerPort) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(p.life, timeout)
+	defer cancel()
+	select {
+	case <-p.started:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	c, err := p.dial(ctx, streamRaft, string(addr), p.hooks.wanted(string(addr)))
+	if err != nil {
+		return nil, err // not a nil *peerConn
+	}
+	return c, nil
+}
+
 // Addr is the address that other replicas dial.
-func (p *peerPort) Addr() net.Addr { return p.advertise }
+func (p *peerPort) Addr() net.Addr { return p.addr }
 
 // Close stops listening, closes every connection and waits for the port's
 // goroutines. It may be called more than once.
@@ -208,43 +348,74 @@ func (p *peerPort) Close() error {
 	}
 	p.mu.Unlock()
 
-	close(p.done)
+	p.stop()
 	err := p.listener.Close()
 	for _, c := range conns {
-		c.Close()
+		c.abort()
 	}
 	p.wg.Wait()
 	return err
 }
 
-// peerConn is a connection that the port knows of until it closes.
-type peerConn struct {
-	net.Conn
-	port *peerPort
-	once sync.Once
+// trackAccepted takes note of a new connection, and says which one has to go for it.
+func (p *peerPort) trackAccepted(raw net.Conn) (c, evicted *peerConn, err error) {
+	c = &peerConn{Conn: raw, raw: raw, port: p, state: connPending}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, nil, net.ErrClosed
+	}
+	if len(p.pending) >= maxPending {
+		evicted = p.pending[0]
+		p.pending = slices.Delete(p.pending, 0, 1)
+		evicted.state = connOther
+	}
+	p.pending = append(p.pending, c)
+	p.conns[c] = struct{}{}
+	return c, evicted, nil
 }
 
-func (p *peerPort) track(conn net.Conn) (*peerConn, error) {
-	c := &peerConn{Conn: conn, port: p}
+func (p *peerPort) trackDialled(raw net.Conn) (*peerConn, error) {
+	c := &peerConn{Conn: raw, raw: raw, port: p, state: connOther}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, net.ErrClosed
 	}
-	if len(p.conns) >= maxPeerConns {
-		return nil, fmt.Errorf("%d connections are open, the limit", len(p.conns))
-	}
 	p.conns[c] = struct{}{}
 	return c, nil
 }
 
-// Close closes the connection and forgets it.
-func (c *peerConn) Close() (err error) {
-	c.once.Do(func() {
-		err = c.Conn.Close()
-		c.port.mu.Lock()
-		delete(c.port.conns, c)
-		c.port.mu.Unlock()
-	})
-	return err
+// promote makes a pending connection one of a replica, if there is room.
+func (p *peerPort) promote(c *peerConn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	stranger := c.from.ClusterID == ""
+	if c.state != connPending || p.accepted >= maxPeerConns || stranger && p.strangers >= maxStrangers {
+		return false
+	}
+	p.pending = slices.DeleteFunc(p.pending, func(o *peerConn) bool { return o == c })
+	c.state = connAccepted
+	p.accepted++
+	if stranger {
+		c.state = connStranger
+		p.strangers++
+	}
+	return true
+}
+
+func (p *peerPort) forget(c *peerConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, c)
+	switch c.state {
+	case connPending:
+		p.pending = slices.DeleteFunc(p.pending, func(o *peerConn) bool { return o == c })
+	case connStranger:
+		p.strangers--
+		p.accepted--
+	case connAccepted:
+		p.accepted--
+	}
+	c.state = connOther
 }

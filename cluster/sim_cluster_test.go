@@ -127,12 +127,13 @@ func (r *simReplica) start() {
 		r.c.opts.tune(&opts)
 	}
 	store := r.disk.open()
-	streams := listenSim(r.c.t, l, r.addr())
-	transport := newRaftTransport(streams, opts.Logger)
+	port, err := listenPeers(context.Background(), peerPortConfig{network: simNetwork{l}, listen: r.addr(), log: opts.Logger})
+	if err != nil {
+		r.c.t.Fatalf("start %s: %v", r.id, err)
+	}
 	n, err := start(opts.withDefaults(), parts{
-		nodeID: r.id, transport: transport, store: store, storePath: "memory of " + r.id,
-		snapshots: simSnapshots{r.disk, store}, bootstrap: r.c.conf,
-		closePeers: func() error { err := transport.close(); streams.closeAll(); return err },
+		nodeID: r.id, port: port, transport: newRaftTransport(port, opts.Logger), store: store, storePath: "memory of " + r.id,
+		snapshots: simSnapshots{r.disk, store}, bootstrap: r.c.conf, clusterID: "simulated",
 	})
 	if err != nil {
 		r.c.t.Fatalf("start %s: %v", r.id, err)
@@ -321,64 +322,17 @@ func (c *simCluster) stop() {
 	<-time.After(time.Minute) // raft's last timers fire while the bubble lives
 }
 
-// simStreams carries raft's connections over the simulated network.
-type simStreams struct {
-	net.Listener
-	life *simLife
-	mu   sync.Mutex
-	open map[net.Conn]struct{} // nil when closed
+// simNetwork is the simulated network as one life sees it: after a crash it reaches
+// nobody, although its host may be up again by then.
+type simNetwork struct{ life *simLife }
+
+func (s simNetwork) Listen(ctx context.Context, addr string) (net.Listener, error) {
+	return s.life.replica.host.Listen(ctx, addr)
 }
 
-func listenSim(t testing.TB, l *simLife, addr string) *simStreams {
-	listener, err := l.replica.host.Listen(context.Background(), addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &simStreams{Listener: listener, life: l, open: map[net.Conn]struct{}{}}
-}
-
-func (s *simStreams) Accept() (net.Conn, error) { return s.track(s.Listener.Accept()) }
-
-func (s *simStreams) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+func (s simNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	if s.life.isDead() {
 		return nil, errors.New("dead")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	return s.track(s.life.replica.host.Dial(ctx, string(addr)))
-}
-
-func (s *simStreams) track(conn net.Conn, err error) (net.Conn, error) {
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open == nil {
-		conn.Close()
-		return nil, net.ErrClosed
-	}
-	s.open[conn] = struct{}{}
-	return simConn{conn, s}, nil
-}
-
-func (s *simStreams) closeAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for conn := range s.open {
-		conn.Close()
-	}
-	s.open = nil
-}
-
-type simConn struct {
-	net.Conn
-	streams *simStreams
-}
-
-func (c simConn) Close() error {
-	c.streams.mu.Lock()
-	delete(c.streams.open, c.Conn)
-	c.streams.mu.Unlock()
-	return c.Conn.Close()
+	return s.life.replica.host.Dial(ctx, addr)
 }

@@ -17,7 +17,7 @@ func TestSnapshots_AskedForAndRaftsOwn(t *testing.T) {
 		o := testOptions(t, "")
 		o.SnapshotThreshold, o.TrailingLogs, o.SnapshotInterval = 16, 64, time.Second
 		o.FSM = &ledger{persist: func() { <-time.After(3 * time.Second) }}
-		n := mustStart(t, o, newMemory(1).parts(1))
+		n := mustStart(t, o, newMemory(t, 1).parts(1))
 		await(t, "ready", n.Ready)
 		mustPropose(t, n, "x:1")
 		if err := n.Snapshot(context.Background()); err != nil {
@@ -77,7 +77,7 @@ func TestSnapshots_Failures(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := testOptions(t, "")
 				o.FSM = tt.fsm
-				p := newMemory(1).parts(1)
+				p := newMemory(t, 1).parts(1)
 				p.snapshots = tt.wrap(p.snapshots)
 				n := mustStart(t, o, p)
 				await(t, "ready", n.Ready)

@@ -157,7 +157,9 @@ type Counters struct {
 	LogBytesSinceSnapshot     int64
 	SnapshotSeconds           histogram.Snapshot // of those taken, raft's own and those asked for
 	SnapshotFailures          uint64             // begun and not written
-	PeerConnectionsRefused    uint64
+	PeerConnectionsRefused    uint64             // accepted on the peer port and closed before their use
+	PeerDialsRefused          uint64             // that other replicas refused this one
+	PeerRequests, PeerBusy    uint64             // of other replicas, and those refused for there being too many
 }
 
 type counters struct {
@@ -181,20 +183,20 @@ func (c *counters) count(kind outcome, took time.Duration) {
 // Counters gives the node's numbers.
 func (n *Node) Counters() Counters {
 	c := Counters{
-		Applied:               n.proposals.byOutcome[outcomeApplied].Load(),
-		Refused:               n.proposals.byOutcome[outcomeRefused].Load(),
-		Unknown:               n.proposals.byOutcome[outcomeUnknown].Load(),
-		CommitSeconds:         n.proposals.seconds.Snapshot(),
-		InFlight:              len(n.slots),
-		StoreCalls:            n.store.calls.Load(),
-		StoreFailures:         n.store.fails.Load(),
-		StoreTime:             time.Duration(n.store.nanos.Load()),
-		LogBytesSinceSnapshot: n.bytesSinceSnapshot(),
-		SnapshotSeconds:       n.machine.snapshots.seconds.Snapshot(),
-		SnapshotFailures:      n.machine.snapshots.failures.Load(),
-	}
-	if n.parts.refused != nil {
-		c.PeerConnectionsRefused = n.parts.refused()
+		Applied:                n.proposals.byOutcome[outcomeApplied].Load(),
+		Refused:                n.proposals.byOutcome[outcomeRefused].Load(),
+		Unknown:                n.proposals.byOutcome[outcomeUnknown].Load(),
+		CommitSeconds:          n.proposals.seconds.Snapshot(),
+		InFlight:               len(n.slots),
+		StoreCalls:             n.store.calls.Load(),
+		StoreFailures:          n.store.fails.Load(),
+		StoreTime:              time.Duration(n.store.nanos.Load()),
+		LogBytesSinceSnapshot:  n.bytesSinceSnapshot(),
+		SnapshotSeconds:        n.machine.snapshots.seconds.Snapshot(),
+		SnapshotFailures:       n.machine.snapshots.failures.Load(),
+		PeerConnectionsRefused: n.parts.port.refused.Load(),
+		PeerDialsRefused:       n.parts.port.dialsRefused.Load(),
+		PeerRequests:           n.server.requests.Load(), PeerBusy: n.server.busy.Load(),
 	}
 	return c
 }

@@ -15,7 +15,7 @@ func TestWatch_SnapshotByBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := testOptions(t, "")
 		o.SnapshotBytes = 1 << 20
-		n := mustStart(t, o, newMemory(1).parts(1))
+		n := mustStart(t, o, newMemory(t, 1).parts(1))
 		await(t, "ready", n.Ready)
 		line := "x:" + strings.Repeat("v", 100<<10)
 		for range 9 {
@@ -53,7 +53,7 @@ func TestClose_WhileWatchTakesSnapshot(t *testing.T) {
 			close(begun)
 			<-told
 		}}
-		n := mustStart(t, o, newMemory(1).parts(1))
+		n := mustStart(t, o, newMemory(t, 1).parts(1))
 		await(t, "ready", n.Ready)
 		line := "x:" + strings.Repeat("v", 100<<10)
 		for range 11 {
@@ -77,14 +77,14 @@ func TestClose_WhileWatchTakesSnapshot(t *testing.T) {
 func TestWatch_BytesOfEarlierRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := testOptions(t, "")
-		m := newMemory(1)
+		m := newMemory(t, 1)
 		p := m.parts(1)
 		n := mustStart(t, o, p)
 		await(t, "ready", n.Ready)
 		mustPropose(t, n, "x:"+strings.Repeat("v", 100<<10))
 		mustClose(t, n)
 		o.FSM = &ledger{}
-		again := newMemory(1).parts(1)
+		again := newMemory(t, 1).parts(1)
 		again.store, again.snapshots = p.store, p.snapshots
 		n = mustStart(t, o, again)
 		if got := n.Counters().LogBytesSinceSnapshot; got < 100<<10 || got > 110<<10 {
@@ -135,7 +135,7 @@ func TestDiskSpace_WatchedFloor(t *testing.T) {
 		o.OnFatal, o.MinFreeBytes = told.tell, 1000
 		var free atomic.Int64
 		free.Store(2000)
-		p := newMemory(1).parts(1)
+		p := newMemory(t, 1).parts(1)
 		p.freeBytes = func() (int64, error) { return free.Load(), nil }
 		n := mustStart(t, o, p)
 		await(t, "ready", n.Ready)

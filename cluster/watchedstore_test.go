@@ -55,7 +55,7 @@ func TestStore_FaultIsFatal(t *testing.T) {
 				o := testOptions(t, "")
 				told := make(fatals, 10)
 				o.OnFatal = told.tell
-				p := newMemory(1).parts(1)
+				p := newMemory(t, 1).parts(1)
 				n := mustStart(t, o, p)
 				await(t, "ready", n.Ready)
 				mustPropose(t, n, "x:1")
@@ -119,7 +119,7 @@ func TestStore_VoteCannotBeWritten(t *testing.T) {
 				return nil
 			})
 		}
-		c.memory.cut(leader.parts.transport.LocalAddr()) // the others must vote
+		c.memory.cut(leader) // the others must vote
 		if fatal := <-told; !errors.Is(fatal, ErrStore) || !strings.Contains(fatal.Error(), "write term") {
 			t.Errorf("OnFatal was told %v", fatal)
 		}
