@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -17,6 +18,7 @@ type simulation struct {
 	instances   int
 	ranks       int
 	name        string
+	ip          string
 	seed        uint64
 	rate        float64
 	heartbeat   time.Duration
@@ -46,6 +48,7 @@ func newSimulate() *cobra.Command {
 	f.IntVar(&s.instances, "instances", 4, "how many instances")
 	f.IntVar(&s.ranks, "ranks", 1, "workers per instance")
 	f.StringVar(&s.name, "name", "sim-", "instances are called this and a number from 0")
+	f.StringVar(&s.ip, "ip", "", "address that the workers register and take commands at (default: this host's, as the first --pull is reached from it)")
 	f.Uint64Var(&s.seed, "seed", 1, "the same seed stores the same prompts")
 	f.Float64Var(&s.rate, "rate", 20, "prompts stored a second over the whole fleet; 0 is as fast as it goes, below 0 none")
 	f.DurationVar(&s.heartbeat, "heartbeat", time.Second, "between heartbeats; 0 is none, LMCache's default")
@@ -62,9 +65,16 @@ func (s *simulation) run(cmd *cobra.Command) error {
 		ctx, cancel = context.WithTimeout(ctx, s.duration)
 		defer cancel()
 	}
+	ip := s.ip
+	if ip == "" {
+		var err error
+		if ip, err = ownAddress(s.pull[0]); err != nil {
+			return err
+		}
+	}
 	o := simworker.FleetOptions{
 		Instances: s.instances, Ranks: s.ranks, Seed: s.seed, Name: s.name, Parallel: 8,
-		Worker: simworker.Options{HeartbeatEvery: s.heartbeat, Capacity: s.capacity},
+		Worker: simworker.Options{IP: ip, HeartbeatEvery: s.heartbeat, Capacity: s.capacity},
 	}
 	if s.instances*s.ranks <= 64 {
 		o.Parallel = 1 // a small fleet registers in order, so that answers are the same each time
@@ -99,4 +109,16 @@ func (s *simulation) run(cmd *cobra.Command) error {
 	st := fleet.Stats()
 	fmt.Fprintf(out, "sent %d operations in %d messages, %d heartbeats, %d full syncs\n", st.Sent.Operations, st.Sent.Messages, st.Heartbeats, st.Syncs)
 	return fleet.Stop()
+}
+
+// ownAddress is this host's address on the way to another, as LMCache's workers find
+// theirs. Nothing is sent.
+func ownAddress(to string) (string, error) {
+	conn, err := net.Dial("udp", to)
+	if err != nil {
+		return "", fmt.Errorf("this host's address on the way to %s, for the workers to register (or name it with --ip): %w", to, err)
+	}
+	defer conn.Close()
+	host, _, err := net.SplitHostPort(conn.LocalAddr().String())
+	return host, err
 }
