@@ -25,6 +25,9 @@ type ClusterOptions struct {
 	Namespaces bool
 	// DataDir is where replica i keeps its data. Default: a new directory.
 	DataDir func(i int) string
+
+	// front gives the replicas the addresses and ports that a front looks for them at.
+	front *FrontOptions
 }
 
 // Cluster is a number of replicas that are one controller.
@@ -82,6 +85,9 @@ func (c *Cluster) newReplica() *Replica {
 	if c.net != nil {
 		o.namespace, o.host = c.net.add()
 		o.ports = Ports{REST: 9000, Pull: 8300, Reply: 8400, Heartbeat: 8082, Peer: 9400}
+	}
+	if c.o.front != nil {
+		o.host, o.ports = c.o.front.replica(len(c.replicas))
 	}
 	r := newReplica(c.t, o)
 	c.replicas = append(c.replicas, r)

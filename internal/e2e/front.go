@@ -28,6 +28,7 @@ type FrontOptions struct {
 type FrontPorts struct {
 	REST, Pull, OldPull, Reply, Heartbeat int
 	Stats                                 int // the front's own
+	peer                                  int // the replicas' own
 }
 
 // Worker are the ports that LMCache's workers connect to.
@@ -43,6 +44,12 @@ type Front struct {
 	logPath string
 	client  *http.Client
 	proc    *process
+}
+
+// replica is where the front looks for replica i.
+func (o FrontOptions) replica(i int) (host string, ports Ports) {
+	p := o.Ports
+	return o.Replicas[i], Ports{REST: p.REST, Pull: p.Pull, Reply: p.Reply, Heartbeat: p.Heartbeat, Peer: p.peer}
 }
 
 // HAProxy is the path of the program. Where it is missing the test is skipped, aloud;
@@ -77,10 +84,10 @@ func FrontConfig(t testing.TB) string {
 func FrontNetwork(t testing.TB) FrontOptions {
 	t.Helper()
 	prefix := fmt.Sprintf("127.%d.%d.", 1+rand.IntN(200), rand.IntN(250))
-	base := FreePorts(t, 6)
+	base := FreePorts(t, 7)
 	return FrontOptions{
 		Host: prefix + "10", Replicas: [3]string{prefix + "1", prefix + "2", prefix + "3"},
-		Ports: FrontPorts{REST: base, Pull: base + 1, OldPull: base + 2, Reply: base + 3, Heartbeat: base + 4, Stats: base + 5},
+		Ports: FrontPorts{REST: base, Pull: base + 1, OldPull: base + 2, Reply: base + 3, Heartbeat: base + 4, Stats: base + 5, peer: base + 6},
 	}
 }
 
@@ -150,6 +157,12 @@ func (f *Front) Log() string {
 // State is the state of a server as haproxy's statistics name it: UP, DOWN, NOLB (keeps
 // its connections, gets no new ones), with what they add.
 func (f *Front) State(backend, server string) (string, error) {
+	const statusColumn = 17
+	return f.statistic(backend, server, statusColumn)
+}
+
+// statistic is a field of haproxy's statistics.
+func (f *Front) statistic(proxy, server string, column int) (string, error) {
 	resp, err := f.client.Get("http://" + f.Addr(f.Ports.Stats) + "/;csv")
 	if err != nil {
 		return "", err
@@ -159,13 +172,13 @@ func (f *Front) State(backend, server string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("statistics of the front: %w", err)
 	}
-	const proxyColumn, serverColumn, statusColumn = 0, 1, 17
+	const proxyColumn, serverColumn = 0, 1
 	for _, row := range rows {
-		if len(row) > statusColumn && row[proxyColumn] == backend && row[serverColumn] == server {
-			return row[statusColumn], nil
+		if len(row) > column && row[proxyColumn] == proxy && row[serverColumn] == server {
+			return row[column], nil
 		}
 	}
-	return "", fmt.Errorf("no server %s/%s in the statistics of the front", backend, server)
+	return "", fmt.Errorf("no %s/%s in the statistics of the front", proxy, server)
 }
 
 // AwaitState waits until a server is in a state.
