@@ -27,7 +27,8 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		Pull: ingest.SocketStats{Messages: 100, Active: 1, Pending: true}, Reply: ingest.SocketStats{Messages: 20, Active: 2}, Heartbeat: ingest.SocketStats{Messages: 3, Active: 4, Pending: true},
 		Admits: 7, Evicts: 8, BadFrames: map[lmcache.Reason]uint64{lmcache.ReasonUTF8: 9}, Refused: map[ingest.Refusal]uint64{ingest.RefusedQueueFull: 10},
 		BatchBytes: histogram.Snapshot{Buckets: map[float64]uint64{1024: 10}, Count: 11, Sum: 12}, CommitSeconds: histogram.Snapshot{Buckets: map[float64]uint64{1: 9}, Count: 11, Sum: 13},
-		Retries: 14, Duplicates: 15, LostRecords: 16, LostOperations: 17, Gaps: 18, UnknownOperations: 19, RefusedRecords: 20,
+		ForwardSeconds: histogram.Snapshot{Buckets: map[float64]uint64{1: 5}, Count: 6, Sum: 7}, Retries: map[ingest.RetryCause]uint64{ingest.RetryNoLeader: 14}, LeaderChanges: 28, LateOperations: 29,
+		SlotsUnanswered: 30, HeardSent: 54, HeardTaken: 55, HeardLate: 56, Duplicates: 15, LostRecords: 16, LostOperations: 17, Gaps: 18, UnknownOperations: 19, RefusedRecords: 20,
 		QueueBytes: 21, QueueMaxBytes: 22, Outstanding: 1, Blocked: 23, PendingMax: 24, LateAnswers: 25, UndeliveredReplies: 26, SyncsAsked: 27,
 	}
 	r.node.status = cluster.Status{Role: "leader", Term: 31, Leader: cluster.Leader{NodeID: "n1"}, CommitIndex: 32, AppliedIndex: 33, LastSnapshotIndex: 34, LogBytes: 35, Nodes: []cluster.NodeStatus{{}, {Reachable: &no}}}
@@ -54,7 +55,9 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		`kvctrl_ingest_messages_total{socket="heartbeat"} 3`, `kvctrl_ingest_active{socket="reply"} 2`, `kvctrl_ingest_operations_total{op="admit"} 7`, `kvctrl_ingest_operations_total{op="evict"} 8`,
 		`kvctrl_ingest_bad_frames_total{reason="utf8"} 9`, `kvctrl_ingest_bad_frames_total{reason="layout"} 0`, `kvctrl_ingest_refused_total{reason="queue_full"} 10`,
 		`kvctrl_ingest_batch_bytes_bucket{le="1024"} 10`, `kvctrl_ingest_batch_bytes_sum 12`, `kvctrl_ingest_batch_bytes_count 11`,
-		`kvctrl_ingest_commit_seconds_bucket{le="1"} 9`, `kvctrl_ingest_commit_seconds_sum 13`, `kvctrl_ingest_commit_seconds_count 11`, `kvctrl_ingest_retries_total 14`, `kvctrl_ingest_duplicate_batches_total 15`,
+		`kvctrl_ingest_commit_seconds_bucket{le="1"} 9`, `kvctrl_ingest_commit_seconds_sum 13`, `kvctrl_ingest_commit_seconds_count 11`, `kvctrl_ingest_retries_total{cause="no_leader"} 14`, `kvctrl_ingest_retries_total{cause="busy"} 0`,
+		`kvctrl_ingest_forward_seconds_bucket{le="1"} 5`, `kvctrl_ingest_forward_seconds_sum 7`, `kvctrl_ingest_leader_changes_survived_total 28`, `kvctrl_ingest_late_operations_total 29`,
+		`kvctrl_ingest_sync_slots_unanswered_total 30`, `kvctrl_ingest_heard_sent_total 54`, `kvctrl_ingest_heard_taken_total 55`, `kvctrl_ingest_heard_late_total 56`, `kvctrl_ingest_duplicate_batches_total 15`,
 		`kvctrl_ingest_lost_records_total 16`, `kvctrl_ingest_lost_operations_total 17`, `kvctrl_ingest_sequence_gaps_total 18`, `kvctrl_ingest_unknown_worker_operations_total 19`, `kvctrl_ingest_refused_records_total 20`,
 		`kvctrl_ingest_queue_bytes 21`, `kvctrl_ingest_queue_max_bytes 22`, `kvctrl_ingest_batches_outstanding 1`, `kvctrl_ingest_queue_blocked_total 23`, `kvctrl_ingest_pending_max 24`,
 		`kvctrl_ingest_late_answers_total 25`, `kvctrl_ingest_undelivered_replies_total 26`, `kvctrl_ingest_syncs_asked_total 27`,

@@ -53,6 +53,7 @@ type outcome struct {
 // Concurrency: add, barrier, close and the figures from any goroutine; run from one.
 type batcher struct {
 	log     Log
+	leader  Leader // nil: this replica is alone
 	state   State
 	session registry.SessionID
 	now     func() time.Time
@@ -103,7 +104,7 @@ func (b *batch) weight(encoded int) int {
 
 func newBatcher(o Options, stats *counters) *batcher {
 	q := &batcher{
-		log: o.Log, state: o.State, session: o.Session, now: o.Now, logger: o.Logger, stats: stats,
+		log: o.Log, leader: o.Leader, state: o.State, session: o.Session, now: o.Now, logger: o.Logger, stats: stats,
 		maxQueue: o.MaxQueue, maxBatch: o.MaxBatch, maxPending: o.MaxPending, proposeTimeout: o.ProposeTimeout,
 	}
 	q.changed.L = &q.mu
@@ -294,12 +295,16 @@ func (q *batcher) commit(ctx context.Context, b *batch) verdict {
 	if ctx.Err() != nil {
 		return verdict{err: errClosed}
 	}
-	began := time.Now()
+	began, term := time.Now(), q.term()
 	pause := retryMin
 	for attempt := 1; ; attempt++ {
+		forwarded := q.leader != nil && !q.leader.IsLeader()
 		applied, err := q.propose(ctx, b.entry)
 		if err == nil {
-			q.stats.committed(len(b.entry), time.Since(began))
+			q.stats.committed(len(b.entry), time.Since(began), forwarded)
+			if q.term() != term {
+				q.stats.leaderChanges.Add(1)
+			}
 			if attempt > 1 {
 				q.logger.Info("batch is in the log", "number", b.number, "attempts", attempt, "bytes", len(b.entry),
 					"index", applied.Index, "took", time.Since(began))
@@ -309,7 +314,7 @@ func (q *batcher) commit(ctx context.Context, b *batch) verdict {
 		if q.permanent(err) || ctx.Err() != nil {
 			return verdict{err: err}
 		}
-		q.stats.retries.Add(1)
+		q.stats.retries[retryCause(err)].Add(1)
 		if attempt == 1 || attempt%64 == 0 {
 			q.logger.Warn("batch waits for the log", "number", b.number, "attempt", attempt,
 				"bytes", len(b.entry), "error", err)
@@ -321,6 +326,13 @@ func (q *batcher) commit(ctx context.Context, b *batch) verdict {
 		}
 		pause = min(2*pause, retryMax)
 	}
+}
+
+func (q *batcher) term() uint64 {
+	if q.leader == nil {
+		return 0
+	}
+	return q.leader.Term()
 }
 
 func (q *batcher) propose(ctx context.Context, entry []byte) (cluster.Applied, error) {

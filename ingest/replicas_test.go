@@ -25,6 +25,8 @@ type replicas struct {
 	t    *testing.T
 	rng  *rand.Rand // guarded by mu
 	odds func(roll int) fate
+	// failure is what failed attempts are told.
+	failure func() error
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of leader
@@ -45,7 +47,23 @@ type replica struct {
 	*fsm.FSM
 	of     *replicas
 	id     int
-	server *Server // whose PeerHandler is asked when it leads
+	server *Server       // whose PeerHandler is asked when it leads
+	held   chan struct{} // not nil: its attempts wait until it is closed; guarded by of.mu
+}
+
+// hold keeps what this replica proposes from the log until the returned function is called.
+func (n *replica) hold() (resume func()) {
+	held := make(chan struct{})
+	set := func(to chan struct{}) {
+		n.of.mu.Lock()
+		defer n.of.mu.Unlock()
+		n.held = to
+	}
+	set(held)
+	return func() {
+		set(nil)
+		close(held)
+	}
 }
 
 // IsLeader, Term and AskLeader are those of cluster.Node.
@@ -124,6 +142,7 @@ const (
 	notLeader
 	busy
 	leaderStops // the leader says that it is stopping
+	failed      // as replicas.failure says
 )
 
 func newReplicas(t *testing.T, seed uint64, odds func(roll int) fate) *replicas {
@@ -168,6 +187,16 @@ func (c *replicas) commit(entry []byte) (index uint64, result any) {
 // Propose is cluster.Node.Submit.
 func (n *replica) Propose(ctx context.Context, entry []byte) (cluster.Applied, error) {
 	c := n.of
+	c.mu.Lock()
+	held := n.held
+	c.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return cluster.Applied{}, cluster.ErrUnknownOutcome
+		}
+	}
 	hold := time.NewTimer(time.Second)
 	defer hold.Stop()
 	for {
@@ -211,6 +240,8 @@ func (n *replica) Propose(ctx context.Context, entry []byte) (cluster.Applied, e
 		return cluster.Applied{}, cluster.ErrBusy
 	case leaderStops:
 		return cluster.Applied{}, cluster.ErrStopped
+	case failed:
+		return cluster.Applied{}, c.failure()
 	}
 	index, result := c.commit(entry)
 	return cluster.Applied{Index: index, Result: result}, nil

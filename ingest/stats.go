@@ -1,9 +1,11 @@
 package ingest
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
 
+	"github.com/kvctrl/kvctrl/cluster"
 	"github.com/kvctrl/kvctrl/fsm"
 	"github.com/kvctrl/kvctrl/internal/histogram"
 	"github.com/kvctrl/kvctrl/lmcache"
@@ -34,6 +36,36 @@ func Refusals() []Refusal {
 	return []Refusal{RefusedOrchestrator, RefusedWrongSocket, RefusedQueueFull, RefusedShuttingDown}
 }
 
+// RetryCause says why an attempt to put a batch into the log was not the last.
+type RetryCause string
+
+const (
+	RetryNoLeader  RetryCause = "no_leader"       // nobody leads
+	RetryNotLeader RetryCause = "not_leader"      // who was asked does not lead
+	RetryUnknown   RetryCause = "unknown_outcome" // the answer, or the leader, was lost
+	RetryBusy      RetryCause = "busy"            // the leader's log took no more
+	RetryOther     RetryCause = "other"
+)
+
+// RetryCauses returns every RetryCause.
+func RetryCauses() []RetryCause {
+	return []RetryCause{RetryNoLeader, RetryNotLeader, RetryUnknown, RetryBusy, RetryOther}
+}
+
+func retryCause(err error) RetryCause {
+	switch {
+	case errors.Is(err, cluster.ErrUnknownOutcome):
+		return RetryUnknown
+	case errors.Is(err, cluster.ErrNoLeader):
+		return RetryNoLeader
+	case errors.Is(err, cluster.ErrNotLeader):
+		return RetryNotLeader
+	case errors.Is(err, cluster.ErrBusy):
+		return RetryBusy
+	}
+	return RetryOther
+}
+
 // SocketStats are the figures of one kind of socket. LMCache's gauges of its reply
 // socket count both ROUTERs: Reply and Heartbeat together.
 type SocketStats struct {
@@ -52,16 +84,19 @@ type Stats struct {
 	BadFrames      map[lmcache.Reason]uint64 // every reason, also those never seen
 	Refused        map[Refusal]uint64
 
-	BatchBytes        histogram.Snapshot // sizes of the batches that the log acknowledged
-	CommitSeconds     histogram.Snapshot // of those, from the first attempt to the acknowledgement
-	Retries           uint64             // attempts after the first
-	Duplicates        uint64             // batches of which an earlier attempt had been applied
-	LostRecords       uint64             // taken and given up
+	BatchBytes        histogram.Snapshot    // sizes of the batches that the log acknowledged
+	CommitSeconds     histogram.Snapshot    // of those, from the first attempt to the acknowledgement
+	ForwardSeconds    histogram.Snapshot    // of those that another replica put into the log
+	Retries           map[RetryCause]uint64 // attempts that failed and were made again, by every cause
+	LeaderChanges     uint64                // batches acknowledged in a later term than they were first tried in
+	Duplicates        uint64                // batches of which an earlier attempt had been applied
+	LostRecords       uint64                // taken and given up
 	LostOperations    uint64
 	Gaps              uint64 // messages whose numbers did not follow, among the batches of this replica
 	UnknownRecords    uint64 // of workers that are not registered: dropped
 	UnknownOperations uint64 // of those
 	RefusedRecords    uint64 // of known workers, refused by the registry for its limits
+	LateOperations    uint64 // overtaken by what their worker said at another replica: not applied
 
 	QueueBytes    int // taken and not acknowledged
 	QueueMaxBytes int
@@ -89,8 +124,9 @@ type counters struct {
 	bad            map[lmcache.Reason]*atomic.Uint64 // fixed after newCounters
 	refused        map[Refusal]*atomic.Uint64
 
-	batchBytes, commitSeconds                         *histogram.Histogram
-	retries, duplicates                               atomic.Uint64
+	batchBytes, commitSeconds, forwardSeconds         *histogram.Histogram
+	retries                                           map[RetryCause]*atomic.Uint64 // fixed after newCounters
+	duplicates, leaderChanges, lateOps                atomic.Uint64
 	lostRecords, lostOps                              atomic.Uint64
 	gaps, unknownRecords, unknownOps, refusedRecords  atomic.Uint64
 	blocked, late, undelivered, syncs                 atomic.Uint64
@@ -104,12 +140,17 @@ type socketCounters struct {
 }
 
 func newCounters() *counters {
+	// From an fsync of a fast disk to a minute without a leader.
+	commits := []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 	c := &counters{
 		bad: make(map[lmcache.Reason]*atomic.Uint64), refused: make(map[Refusal]*atomic.Uint64),
+		retries: make(map[RetryCause]*atomic.Uint64),
 		// From one registration over the default bound to what an entry holds.
-		batchBytes: histogram.New(64, 256, 1<<10, 4<<10, 16<<10, 64<<10, 128<<10, 256<<10, fsm.MaxEntry),
-		// From an fsync of a fast disk to a minute without a leader.
-		commitSeconds: histogram.New(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
+		batchBytes:    histogram.New(64, 256, 1<<10, 4<<10, 16<<10, 64<<10, 128<<10, 256<<10, fsm.MaxEntry),
+		commitSeconds: histogram.New(commits...), forwardSeconds: histogram.New(commits...),
+	}
+	for _, r := range RetryCauses() {
+		c.retries[r] = new(atomic.Uint64)
 	}
 	for _, r := range BadReasons() {
 		c.bad[r] = new(atomic.Uint64)
@@ -120,9 +161,12 @@ func newCounters() *counters {
 	return c
 }
 
-func (c *counters) committed(bytes int, took time.Duration) {
+func (c *counters) committed(bytes int, took time.Duration, forwarded bool) {
 	c.batchBytes.Observe(float64(bytes))
 	c.commitSeconds.Observe(took.Seconds())
+	if forwarded {
+		c.forwardSeconds.Observe(took.Seconds())
+	}
 }
 
 func (c *counters) lost(records, ops int) {
@@ -138,6 +182,7 @@ func (c *counters) recordApplied(ops int, r fsm.RecordResult) {
 		c.unknownRecords.Add(1)
 		c.unknownOps.Add(uint64(ops))
 	}
+	c.lateOps.Add(uint64(r.Ops.Late))
 	if r.Ops.Refused != "" || r.Register.Refused != "" {
 		c.refusedRecords.Add(1)
 	}
@@ -156,7 +201,8 @@ func (s *Server) Stats() Stats {
 		BadFrames:  make(map[lmcache.Reason]uint64, len(c.bad)),
 		Refused:    make(map[Refusal]uint64, len(c.refused)),
 		BatchBytes: c.batchBytes.Snapshot(), CommitSeconds: c.commitSeconds.Snapshot(),
-		Retries: c.retries.Load(), Duplicates: c.duplicates.Load(),
+		ForwardSeconds: c.forwardSeconds.Snapshot(), Retries: make(map[RetryCause]uint64, len(c.retries)),
+		LeaderChanges: c.leaderChanges.Load(), Duplicates: c.duplicates.Load(), LateOperations: c.lateOps.Load(),
 		LostRecords: c.lostRecords.Load(), LostOperations: c.lostOps.Load(),
 		Gaps: c.gaps.Load(), UnknownRecords: c.unknownRecords.Load(), UnknownOperations: c.unknownOps.Load(), RefusedRecords: c.refusedRecords.Load(),
 		QueueMaxBytes: s.opts.MaxQueue, Blocked: c.blocked.Load(),
@@ -172,6 +218,9 @@ func (s *Server) Stats() Stats {
 	}
 	for r, n := range c.refused {
 		out.Refused[r] = n.Load()
+	}
+	for r, n := range c.retries {
+		out.Retries[r] = n.Load()
 	}
 	return out
 }
