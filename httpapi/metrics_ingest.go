@@ -60,6 +60,7 @@ func ingestMetrics() []metric {
 		one("kvctrl_ingest_queue_max_bytes", "Bound of that queue; at it the PULL sockets are not read.", gauge, func(s *sample) float64 { return float64(s.ingest.QueueMaxBytes) }),
 		count("kvctrl_ingest_queue_blocked_total", "How often a PULL socket waited for that queue.", func(x ingest.Stats) uint64 { return x.Blocked }),
 		one("kvctrl_ingest_batches_outstanding", "Batches being proposed.", gauge, func(s *sample) float64 { return float64(s.ingest.Outstanding) }),
+		one("kvctrl_ingest_waiting_seconds", "How long the batch that is being proposed has been so.", gauge, func(s *sample) float64 { return s.ingest.Waiting.Seconds() }),
 		one("kvctrl_ingest_pending_max", "Bound of unanswered requests per ROUTER socket.", gauge, func(s *sample) float64 { return float64(s.ingest.PendingMax) }),
 		count("kvctrl_ingest_late_answers_total", "Requests answered without the log, which took too long.", func(x ingest.Stats) uint64 { return x.LateAnswers }),
 		count("kvctrl_ingest_undelivered_replies_total", "Answers whose asker was gone or did not read.", func(x ingest.Stats) uint64 { return x.UndeliveredReplies }),

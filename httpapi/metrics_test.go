@@ -29,7 +29,7 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		BatchBytes: histogram.Snapshot{Buckets: map[float64]uint64{1024: 10}, Count: 11, Sum: 12}, CommitSeconds: histogram.Snapshot{Buckets: map[float64]uint64{1: 9}, Count: 11, Sum: 13},
 		ForwardSeconds: histogram.Snapshot{Buckets: map[float64]uint64{1: 5}, Count: 6, Sum: 7}, Retries: map[ingest.RetryCause]uint64{ingest.RetryNoLeader: 14}, LeaderChanges: 28, LateOperations: 29,
 		SlotsUnanswered: 30, HeardSent: 54, HeardTaken: 55, HeardLate: 56, Duplicates: 15, LostRecords: 16, LostOperations: 17, Gaps: 18, UnknownOperations: 19, RefusedRecords: 20,
-		QueueBytes: 21, QueueMaxBytes: 22, Outstanding: 1, Blocked: 23, PendingMax: 24, LateAnswers: 25, UndeliveredReplies: 26, SyncsAsked: 27,
+		QueueBytes: 21, QueueMaxBytes: 22, Outstanding: 1, Waiting: 57 * time.Second, Blocked: 23, PendingMax: 24, LateAnswers: 25, UndeliveredReplies: 26, SyncsAsked: 27,
 	}
 	r.node.status = cluster.Status{Role: "leader", Term: 31, Leader: cluster.Leader{NodeID: "n1"}, CommitIndex: 32, AppliedIndex: 33, LastSnapshotIndex: 34, LogBytes: 35, Nodes: []cluster.NodeStatus{{}, {Reachable: &no}}}
 	r.node.counters = cluster.Counters{Applied: 41, Refused: 42, Unknown: 43, CommitSeconds: histogram.Snapshot{Buckets: map[float64]uint64{.5: 40}, Count: 41, Sum: 44}, InFlight: 45, StoreCalls: 46, StoreFailures: 47, StoreTime: 48 * time.Second, LogBytesSinceSnapshot: 49,
@@ -59,7 +59,7 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		`kvctrl_ingest_forward_seconds_bucket{le="1"} 5`, `kvctrl_ingest_forward_seconds_sum 7`, `kvctrl_ingest_leader_changes_survived_total 28`, `kvctrl_ingest_late_operations_total 29`,
 		`kvctrl_ingest_sync_slots_unanswered_total 30`, `kvctrl_ingest_heard_sent_total 54`, `kvctrl_ingest_heard_taken_total 55`, `kvctrl_ingest_heard_late_total 56`, `kvctrl_ingest_duplicate_batches_total 15`,
 		`kvctrl_ingest_lost_records_total 16`, `kvctrl_ingest_lost_operations_total 17`, `kvctrl_ingest_sequence_gaps_total 18`, `kvctrl_ingest_unknown_worker_operations_total 19`, `kvctrl_ingest_refused_records_total 20`,
-		`kvctrl_ingest_queue_bytes 21`, `kvctrl_ingest_queue_max_bytes 22`, `kvctrl_ingest_batches_outstanding 1`, `kvctrl_ingest_queue_blocked_total 23`, `kvctrl_ingest_pending_max 24`,
+		`kvctrl_ingest_queue_bytes 21`, `kvctrl_ingest_queue_max_bytes 22`, `kvctrl_ingest_batches_outstanding 1`, `kvctrl_ingest_waiting_seconds 57`, `kvctrl_ingest_queue_blocked_total 23`, `kvctrl_ingest_pending_max 24`,
 		`kvctrl_ingest_late_answers_total 25`, `kvctrl_ingest_undelivered_replies_total 26`, `kvctrl_ingest_syncs_asked_total 27`,
 		`kvctrl_raft_role{role="leader"} 1`, `kvctrl_raft_role{role="follower"} 0`, `kvctrl_raft_has_leader 1`, `kvctrl_raft_leading 1`, `kvctrl_raft_term 31`, `kvctrl_raft_commit_index 32`, `kvctrl_raft_applied_index 33`,
 		`kvctrl_raft_snapshot_index 34`, `kvctrl_raft_log_bytes 35`, `kvctrl_raft_replicas 2`, `kvctrl_raft_replicas_unreachable 1`, `kvctrl_raft_proposals_total{outcome="applied"} 41`,

@@ -85,7 +85,8 @@ type batch struct {
 	ops    []int  // operations per record
 	// waiters are told when the batch is acknowledged.
 	waiters []waiter
-	size    int // counted in batcher.bytes since it was sealed
+	size    int       // counted in batcher.bytes since it was sealed
+	began   time.Time // since it flies
 }
 
 type waiter struct {
@@ -237,6 +238,16 @@ func (q *batcher) figures() (bytes, outstanding int) {
 	return q.queued(), outstanding
 }
 
+// waiting is how long the batch that is being proposed has been so.
+func (q *batcher) waiting() time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.flying == nil {
+		return 0
+	}
+	return time.Since(q.flying.began)
+}
+
 // seal numbers and encodes the open batch, so that one that waits takes no more memory
 // than it counts for, and opens another. Under mu.
 func (q *batcher) seal() {
@@ -278,6 +289,7 @@ func (q *batcher) take() *batch {
 		q.seal()
 	}
 	q.flying = q.sealed[0]
+	q.flying.began = time.Now()
 	q.sealed[0] = nil
 	q.sealed = q.sealed[1:]
 	return q.flying
@@ -295,19 +307,19 @@ func (q *batcher) commit(ctx context.Context, b *batch) verdict {
 	if ctx.Err() != nil {
 		return verdict{err: errClosed}
 	}
-	began, term := time.Now(), q.term()
+	term := q.term()
 	pause := retryMin
 	for attempt := 1; ; attempt++ {
 		forwarded := q.leader != nil && !q.leader.IsLeader()
 		applied, err := q.propose(ctx, b.entry)
 		if err == nil {
-			q.stats.committed(len(b.entry), time.Since(began), forwarded)
+			q.stats.committed(len(b.entry), time.Since(b.began), forwarded)
 			if q.term() != term {
 				q.stats.leaderChanges.Add(1)
 			}
 			if attempt > 1 {
 				q.logger.Info("batch is in the log", "number", b.number, "attempts", attempt, "bytes", len(b.entry),
-					"index", applied.Index, "took", time.Since(began))
+					"index", applied.Index, "took", time.Since(b.began))
 			}
 			return judge(applied)
 		}

@@ -164,6 +164,9 @@ func TestBatcher_StoppedLogIsFinalOnlyAtItsOwnStop(t *testing.T) {
 		told := make(chan outcome, 1)
 		must(t, q.add(asEvent, 1, register, func(o outcome) { told <- o }))
 		time.Sleep(time.Minute)
+		if at := q.waiting(); at != time.Minute {
+			t.Errorf("it waits for %v, want a minute", at)
+		}
 		select {
 		case o := <-told:
 			t.Fatalf("given up: %+v", o)

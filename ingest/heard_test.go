@@ -241,3 +241,19 @@ func TestHeard_KeepsWorkersAliveOverALeaderChange(t *testing.T) {
 		stop()
 	})
 }
+
+// TestHeard_LastWordsAtAStop: a replica that stops tells the leader what it has heard.
+func TestHeard_LastWordsAtAStop(t *testing.T) {
+	c := newReplicas(t, 1, always)
+	c.serve(nil)
+	c.elect(0)
+	c.register("i")
+	r := start(t, func(o *Options) {
+		o.Log, o.State, o.Leader, o.HeardEvery = c.nodes[1], c.nodes[1], c.nodes[1], time.Hour
+	})
+	r.heartbeat().ask(heartbeatMsg("i"))
+	must(t, r.s.Close())
+	if got := c.nodes[0].server.TakeHeard(context.Background()); len(got) != 1 || got[0].WorkerRef != ref("i") || got[0].Heartbeat == 0 {
+		t.Errorf("the leader has heard of %v", got)
+	}
+}

@@ -100,8 +100,9 @@ type Stats struct {
 
 	QueueBytes    int // taken and not acknowledged
 	QueueMaxBytes int
-	Outstanding   int    // batches being proposed: 0 or 1
-	Blocked       uint64 // how often a PULL socket waited for the queue
+	Outstanding   int           // batches being proposed: 0 or 1
+	Waiting       time.Duration // since the first attempt at that batch
+	Blocked       uint64        // how often a PULL socket waited for the queue
 
 	PendingMax         int    // unanswered requests per socket
 	LateAnswers        uint64 // requests answered without the log, which took too long
@@ -213,6 +214,7 @@ func (s *Server) Stats() Stats {
 	out.Reply = c.reply.snapshot(int(c.reply.active.Load()))
 	out.Heartbeat = c.heartbeat.snapshot(int(c.heartbeat.active.Load()))
 	out.QueueBytes, out.Outstanding = s.queue.figures()
+	out.Waiting = s.queue.waiting()
 	for r, n := range c.bad {
 		out.BadFrames[r] = n.Load()
 	}
