@@ -54,6 +54,7 @@ type Node struct {
 
 	transferRefused transferWatch
 	proposals       *counters
+	forwards        *counters // attempts of Submit at another replica
 
 	closed   chan struct{} // closed when Close has returned
 	closeErr error         // set before
@@ -157,7 +158,7 @@ func start(o Options, p parts) (*Node, error) {
 		slots:   make(chan struct{}, o.MaxInFlight),
 		life:    life, stop: stop, stopping: life.Done(),
 		gone: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}),
-		proposals: newCounters(),
+		proposals: newCounters(), forwards: newCounters(),
 	}
 	n.client = newPeerClient(p.port)
 	n.server = newPeerServer(p.port, n.log, o.PeerHandlers)

@@ -188,7 +188,7 @@ func (s *peerServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *peerServer) answer(w http.ResponseWriter, r *http.Request, route peerRoute, from Identity) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(route.maxBody)))
+	body, err := readBody(http.MaxBytesReader(w, r.Body, int64(route.maxBody)), r.ContentLength, route.maxBody)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -212,6 +212,17 @@ func (s *peerServer) answer(w http.ResponseWriter, r *http.Request, route peerRo
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	_, _ = w.Write(answer) // who does not hear it has its own deadline
+}
+
+// readBody reads a body whose size is known into a slice that is no larger: an entry's
+// is kept by raft.
+func readBody(r io.Reader, size int64, most int) ([]byte, error) {
+	if size < 0 || size > int64(most) {
+		return io.ReadAll(r)
+	}
+	b := make([]byte, size)
+	_, err := io.ReadFull(r, b)
+	return b, err
 }
 
 func (s *peerServer) fail(w http.ResponseWriter, err error) {
@@ -294,6 +305,7 @@ func openPath(path string) bool {
 // peerPaths says what this node answers to others.
 func (n *Node) peerPaths() {
 	n.handlePeer(pathIdentity, n.serveIdentity)
+	n.handlePeerSized(pathPropose, n.opts.MaxEntry, n.servePropose)
 }
 
 // serveIdentity says who this node is, as JSON.

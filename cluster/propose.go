@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -27,8 +26,8 @@ type Applied struct {
 // Ownership: the entry's bytes belong to raft from now on, also after an error.
 // Cost: blocks for a commit, which is an fsync on a majority.
 func (n *Node) Propose(ctx context.Context, entry []byte) (Applied, error) {
-	if len(entry) > n.opts.MaxEntry {
-		return Applied{}, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(entry), n.opts.MaxEntry)
+	if err := n.checkSize(entry); err != nil {
+		return Applied{}, err
 	}
 	if err := n.enter(); err != nil {
 		return Applied{}, err
@@ -49,37 +48,18 @@ func (n *Node) propose(ctx context.Context, entry func(term uint64) []byte) (App
 	return applied, err
 }
 
-func (n *Node) proposeLeading(ctx context.Context, entry func(term uint64) []byte) (Applied, outcome, error) {
-	hold := time.NewTimer(n.times.hold())
-	defer hold.Stop()
-	for {
-		if ctx.Err() != nil {
-			return Applied{}, outcomeRefused, context.Cause(ctx)
-		}
-		s, changed := n.view.get()
-		var again <-chan time.Time
-		switch {
-		case s.leading:
-			applied, kind, err := n.apply(ctx, entry(s.term))
-			if kind != outcomeRefused || !passing(err) {
-				return applied, kind, err
-			}
-			// Leadership is being handed over, or is lost and the view does not say so yet.
-			again = time.After(5*time.Millisecond + rand.N(20*time.Millisecond))
-		case s.leader != "" && s.leader != n.id:
-			return Applied{}, outcomeRefused, &NotLeaderError{Leader{NodeID: s.leader, URL: n.urlOf(s.leader)}}
-		}
-		select {
-		case <-changed:
-		case <-again:
-		case <-hold.C:
-			return Applied{}, outcomeRefused, ErrNoLeader
-		case <-n.stopping:
-			return Applied{}, outcomeRefused, ErrStopped
-		case <-ctx.Done():
-			return Applied{}, outcomeRefused, context.Cause(ctx)
-		}
-	}
+func (n *Node) proposeLeading(ctx context.Context, entry func(term uint64) []byte) (applied Applied, kind outcome, err error) {
+	kind = outcomeRefused
+	err = n.atLeader(ctx, leaderCall{
+		here: func(ctx context.Context, term uint64) (again bool, err error) {
+			applied, kind, err = n.apply(ctx, entry(term))
+			return kind == outcomeRefused && passing(err), err
+		},
+		there: func(_ context.Context, to peerTarget) (again bool, err error) {
+			return false, &NotLeaderError{Leader{NodeID: to.ID, URL: n.urlOf(to.ID)}}
+		},
+	})
+	return applied, kind, err
 }
 
 // maxEnqueue is how long raft's main loop may take to accept an entry. It accepts

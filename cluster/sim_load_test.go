@@ -153,7 +153,7 @@ func (w *simWriter) repeat(entry func() []byte) (a Applied, node string) {
 		r := w.c.replicas[(w.home+try/3)%len(w.c.replicas)]
 		if l := r.now(); l != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-			a, err = l.submit(ctx, entry())
+			a, err = l.Submit(ctx, entry())
 			cancel()
 			if err == nil && !l.isDead() {
 				w.c.h.ack(r.id, entry(), a)
@@ -179,23 +179,6 @@ func retryable(err error) bool {
 		}
 	}
 	return false
-}
-
-// submit proposes at the leader, wherever the entry came in.
-func (l *simLife) submit(ctx context.Context, entry []byte) (Applied, error) {
-	a, err := l.Propose(ctx, entry)
-	var not *NotLeaderError
-	if errors.As(err, &not) {
-		for _, other := range l.replica.c.up() {
-			if other.NodeID() == not.Leader.NodeID {
-				a, err = other.Propose(ctx, entry)
-				if err == nil && other.isDead() {
-					err = ErrUnknownOutcome
-				}
-			}
-		}
-	}
-	return a, err
 }
 
 // progress is how far a writer is known to have come.

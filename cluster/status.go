@@ -151,7 +151,8 @@ func (n *Node) raftStat(name string) uint64 {
 type Counters struct {
 	Applied, Refused, Unknown uint64             // proposals by outcome
 	CommitSeconds             histogram.Snapshot // from proposal to applied, of the applied ones
-	InFlight                  int                // proposals that wait, of Options.MaxInFlight
+	Forwarded                 Forwarded
+	InFlight                  int // proposals that wait, of Options.MaxInFlight
 	StoreCalls, StoreFailures uint64
 	StoreTime                 time.Duration // in appends, summed
 	LogBytesSinceSnapshot     int64
@@ -160,6 +161,12 @@ type Counters struct {
 	PeerConnectionsRefused    uint64             // accepted on the peer port and closed before their use
 	PeerDialsRefused          uint64             // that other replicas refused this one
 	PeerRequests, PeerBusy    uint64             // of other replicas, and those refused for there being too many
+}
+
+// Forwarded counts what Submit has proposed at other replicas, by attempt.
+type Forwarded struct {
+	Applied, Refused, Unknown uint64
+	Seconds                   histogram.Snapshot // of the applied ones
 }
 
 type counters struct {
@@ -183,10 +190,16 @@ func (c *counters) count(kind outcome, took time.Duration) {
 // Counters gives the node's numbers.
 func (n *Node) Counters() Counters {
 	c := Counters{
-		Applied:                n.proposals.byOutcome[outcomeApplied].Load(),
-		Refused:                n.proposals.byOutcome[outcomeRefused].Load(),
-		Unknown:                n.proposals.byOutcome[outcomeUnknown].Load(),
-		CommitSeconds:          n.proposals.seconds.Snapshot(),
+		Applied:       n.proposals.byOutcome[outcomeApplied].Load(),
+		Refused:       n.proposals.byOutcome[outcomeRefused].Load(),
+		Unknown:       n.proposals.byOutcome[outcomeUnknown].Load(),
+		CommitSeconds: n.proposals.seconds.Snapshot(),
+		Forwarded: Forwarded{
+			Applied: n.forwards.byOutcome[outcomeApplied].Load(),
+			Refused: n.forwards.byOutcome[outcomeRefused].Load(),
+			Unknown: n.forwards.byOutcome[outcomeUnknown].Load(),
+			Seconds: n.forwards.seconds.Snapshot(),
+		},
 		InFlight:               len(n.slots),
 		StoreCalls:             n.store.calls.Load(),
 		StoreFailures:          n.store.fails.Load(),

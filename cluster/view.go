@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ type viewState struct {
 	leading bool   // this node does, and its term's first entry is applied
 	term    uint64 // while leading
 	leader  string // node id, "" when nobody is known
+	addr    string // the leader's peer address
 }
 
 // view publishes viewState and wakes who waits for a change. Any goroutine.
@@ -19,6 +21,15 @@ type view struct {
 	mu      sync.Mutex
 	state   viewState
 	changed chan struct{} // closed at the next change
+	span    leaderSpan
+}
+
+// leaderSpan is the time from when a replica is known to lead until another is known
+// to. Nobody leading in between does not end it: the old one may answer yet.
+type leaderSpan struct {
+	ctx          context.Context // nil before the first leader
+	cancel       context.CancelFunc
+	leader, addr string
 }
 
 // get returns the state and a channel that closes when it changes.
@@ -39,6 +50,28 @@ func (v *view) update(f func(*viewState)) {
 		close(v.changed)
 		v.changed = nil
 	}
+	if s := v.state; s.leader != "" && (s.leader != v.span.leader || s.addr != v.span.addr) {
+		v.endSpan()
+		v.span.leader, v.span.addr = s.leader, s.addr
+	}
+}
+
+// endSpan ends the span of the last leader and begins another. It needs mu.
+func (v *view) endSpan() {
+	if v.span.cancel != nil {
+		v.span.cancel()
+	}
+	v.span.ctx, v.span.cancel = context.WithCancel(context.Background())
+}
+
+// leaderSpan gives a context that ends when another replica is known to lead.
+func (v *view) leaderSpan() context.Context {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.span.ctx == nil {
+		v.endSpan()
+	}
+	return v.span.ctx
 }
 
 // peerHealth is what the leader's heartbeats say of the others.
@@ -90,8 +123,8 @@ func (n *Node) observe() {
 	n.raft.RegisterObserver(o)
 	defer n.raft.DeregisterObserver(o)
 	for {
-		_, id := n.raft.LeaderWithID()
-		n.view.update(func(s *viewState) { s.leader = string(id) })
+		addr, id := n.raft.LeaderWithID()
+		n.view.update(func(s *viewState) { s.leader, s.addr = string(id), string(addr) })
 		select {
 		case <-n.stopping:
 			return
