@@ -101,3 +101,36 @@ func TestFrozen_UndoIsBounded(t *testing.T) {
 		t.Errorf("freeze: %d keys, want 1", seen)
 	}
 }
+
+// TestIndex_LoadsWithoutGrowing: an index that is loaded shard by shard, as a freeze
+// gives it, makes each table but the first once. It is beside the one it replaces.
+func TestIndex_LoadsWithoutGrowing(t *testing.T) {
+	const shards, keys = 32, 200_000
+	from := New[int](Options{Shards: shards})
+	h := from.NewHolder(0)
+	for k := range Key(keys) {
+		from.Admit(h, k)
+	}
+	f := from.Freeze()
+	defer f.Release()
+	to := New[int](Options{Shards: shards})
+	loaded := []*Holder[int]{to.NewHolder(0)}
+	made, tables := 0, map[*table]bool{}
+	for i := range f.Shards() {
+		f.Range(i, func(key Key, _ []*Holder[int]) {
+			to.Put(key, loaded)
+			if at := to.shards[i].table.Load(); !tables[at] {
+				tables[at] = true
+				made += len(at.slots)
+			}
+		})
+	}
+	checkBooks(t, to)
+	if to.Len() != keys {
+		t.Fatalf("%d keys, want %d", to.Len(), keys)
+	}
+	// at best 1/0.65 slots a key; grown one by one, four times as many
+	if perKey := float64(made) / keys; perKey > 2 {
+		t.Errorf("%.1f slots made for each key", perKey)
+	}
+}

@@ -45,6 +45,7 @@ type Index[V any] struct {
 	drops          uint32
 	sweepAt        struct{ shard, slot int }
 	bytes          int64 // of the shards' tables and what does not grow
+	loaded         int   // the most keys that Put has brought a shard to
 	distinct, dead int64
 
 	// Published by the writer at the end of each call that changes them.
@@ -216,7 +217,7 @@ func (x *Index[V]) shrink(s *shard) {
 	}
 }
 
-func (x *Index[V]) rebuild(s *shard) { x.bytes += s.rebuild(x.shardBits) }
+func (x *Index[V]) rebuild(s *shard) { x.bytes += s.rebuild(x.shardBits, 0) }
 
 func (x *Index[V]) publish() {
 	set := func(a *atomic.Int64, v int64) {

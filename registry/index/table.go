@@ -98,12 +98,12 @@ func (s *shard) store(t *table, i int, key Key, old, val uint64) {
 	}
 }
 
-// rebuild moves the live keys into a fresh table of the right size and publishes
-// it. No set changes hands, so no reader of the old table is left with a value
-// that has gone (I3). It returns the change in bytes.
-func (s *shard) rebuild(shardBits uint) int64 {
+// rebuild moves the live keys into a fresh table with room for so many, or for those
+// there are, and publishes it. No set changes hands, so no reader of the old table is
+// left with a value that has gone (I3). It returns the change in bytes.
+func (s *shard) rebuild(shardBits uint, room int) int64 {
 	old := s.table.Load()
-	next := newTable(slotsFor(s.live, s.spread))
+	next := newTable(slotsFor(max(s.live, room), s.spread))
 	for i := range old.slots {
 		if e := old.slots[i]; e.val != 0 && e.val != emptySet {
 			next.place(e.key, mix(e.key)<<shardBits, e.val)
