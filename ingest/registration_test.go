@@ -80,7 +80,7 @@ func TestRegistration_HeldWithoutAQuorum(t *testing.T) {
 	})
 	d := r.dealer()
 	d.request(registerMsg("i"))
-	eventually(t, "the request waits", func() bool { return r.s.Stats().Reply.Active == 1 })
+	eventually(t, "the request waits, with its deadline", func() bool { return r.s.routers[0].pending.awaiting() })
 	ahead.Store(int64(19 * time.Second))
 	must(t, d.sock.SetRcvtimeo(4*deadlineTick))
 	if _, err := d.sock.RecvMessageBytes(0); err == nil {
