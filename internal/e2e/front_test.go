@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -131,10 +133,11 @@ func (s *standIn) count(path string) int {
 }
 
 // startFront starts three stand-ins and a front that has found all of them.
-func startFront(t *testing.T) (*Front, []*standIn) {
+func startFront(t *testing.T, env ...string) (*Front, []*standIn) {
 	t.Helper()
 	HAProxy(t)
 	o := FrontNetwork(t)
+	o.Env = env
 	var replicas []*standIn
 	for i := range o.Replicas {
 		replicas = append(replicas, startStandIn(t, o, i))
@@ -505,5 +508,51 @@ func wantDetail(t *testing.T, a frontAnswer, code string) {
 	var words struct{ Detail, Code string }
 	if err := json.Unmarshal([]byte(a.body), &words); err != nil || words.Code != code || words.Detail == "" || a.header.Get("Content-Type") != "application/json" {
 		t.Errorf("answer %d %q of type %q: want JSON with detail and code %q (%v)", a.status, a.body, a.header.Get("Content-Type"), code, err)
+	}
+}
+
+// TestFront_Maintenance: what docs/operating.md tells to do with a replica that is cut
+// off from the others, or that is to be rebooted.
+func TestFront_Maintenance(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "front.sock")
+	f, replicas := startFront(t, "FRONT_SOCKET="+socket)
+	from := f.fleetAddress(0)
+	conn, at := f.workerAt(t, from, f.Ports.Pull)
+
+	command := func(words string) {
+		t.Helper()
+		c, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintln(c, words)
+		if out, err := io.ReadAll(c); err != nil || len(bytes.TrimSpace(out)) > 0 {
+			t.Fatalf("%s: %q, %v", words, out, err)
+		}
+	}
+	command("set server replicas/" + at + " state drain")
+	f.AwaitState("workers", at, "DRAIN")
+	if err := held(conn); err != nil {
+		t.Errorf("drain: %v", err)
+	}
+	if _, who := f.workerAt(t, from, f.Ports.Pull); who == at {
+		t.Errorf("a new connection reaches %s, which is drained", who)
+	}
+	command("set server replicas/" + at + " state maint")
+	f.AwaitState("workers", at, "MAINT")
+	if err := awaitClosed(conn, 5*time.Second); err != nil {
+		t.Errorf("maintenance: %v", err)
+	}
+	for range len(replicas) {
+		if a := f.ask(t, http.MethodPost, "/lookup"); a.status != http.StatusOK || a.body == at {
+			t.Errorf("lookup during the maintenance of %s: %d from %q", at, a.status, a.body)
+		}
+	}
+	command("set server replicas/" + at + " state ready")
+	f.AwaitState("workers", at, "UP")
+	if _, who := f.workerAt(t, from, f.Ports.Pull); who != at {
+		t.Errorf("reached %s, want %s, which is back", who, at)
 	}
 }
