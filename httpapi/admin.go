@@ -14,6 +14,9 @@ func (s *Server) healthz(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) error {
+	if s.stopping.Load() {
+		return &problem{code: codeStopping, detail: "this replica is stopping"}
+	}
 	if err := s.opts.Node.Ready(); err != nil {
 		return &problem{code: codeNotReady, detail: err.Error()}
 	}
@@ -26,11 +29,16 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 	if st.Nodes == nil {
 		st.Nodes = []cluster.NodeStatus{}
 	}
+	me := s.opts.Node.Identity()
 	return s.writeJSON(w, http.StatusOK, struct {
 		cluster.Status
 		Workers int   `json:"workers"`
 		Keys    int64 `json:"keys"`
-	}{st, totals.Workers, totals.Keys})
+		// Who this replica is, for those that look for a cluster to form or to join.
+		ClusterID string `json:"cluster_id"`
+		PeerAddr  string `json:"peer_addr"`
+		URL       string `json:"url"`
+	}{st, totals.Workers, totals.Keys, me.ClusterID, me.PeerAddr, me.URL})
 }
 
 // digest answers the state's digest with the index it stands for.

@@ -114,3 +114,8 @@ const (
 	workerInfoInstance = iota
 	workerInfoIDs
 )
+
+// bodyTransfer: every field may be left out, and so may the body.
+var bodyTransfer = schema{
+	{name: "node_id", kind: kindString, nullable: true, maxChars: 64, doc: "Who is to lead. Default: the voter that is furthest."},
+}

@@ -15,53 +15,45 @@ import (
 // The commands of LMCache's controller. Each becomes an event in the log; what the
 // executor says of it is the answer.
 
-func (s *Server) clear(w http.ResponseWriter, r *http.Request) error {
-	return s.command(w, r, bodyClear, func(vs values) (executor.Command, error) {
-		return executor.Command{Kind: registry.CommandClear, EventID: vs[clearEvent].str,
-			Source: registry.Target{Instance: vs[clearInstance].str, Location: vs[clearLocation].str}}, nil
-	})
+func clearOf(vs values) (executor.Command, error) {
+	return executor.Command{Kind: registry.CommandClear, EventID: vs[clearEvent].str,
+		Source: registry.Target{Instance: vs[clearInstance].str, Location: vs[clearLocation].str}}, nil
 }
 
-func (s *Server) pin(w http.ResponseWriter, r *http.Request) error {
-	return s.command(w, r, bodyPin, func(vs values) (executor.Command, error) {
-		tokens, err := commandTokens(vs[pinTokens])
-		return executor.Command{Kind: registry.CommandPin, EventID: vs[pinEvent].str, Tokens: tokens,
-			Source: registry.Target{Instance: vs[pinInstance].str, Location: vs[pinLocation].str}}, err
-	})
+func pinOf(vs values) (executor.Command, error) {
+	tokens, err := commandTokens(vs[pinTokens])
+	return executor.Command{Kind: registry.CommandPin, EventID: vs[pinEvent].str, Tokens: tokens,
+		Source: registry.Target{Instance: vs[pinInstance].str, Location: vs[pinLocation].str}}, err
 }
 
-func (s *Server) compress(w http.ResponseWriter, r *http.Request) error {
-	return s.compressing(w, r, registry.CommandCompress)
+func compressOf(vs values) (executor.Command, error) {
+	return compressing(vs, registry.CommandCompress)
 }
 
-func (s *Server) decompress(w http.ResponseWriter, r *http.Request) error {
-	return s.compressing(w, r, registry.CommandDecompress)
+func decompressOf(vs values) (executor.Command, error) {
+	return compressing(vs, registry.CommandDecompress)
 }
 
-func (s *Server) compressing(w http.ResponseWriter, r *http.Request, kind registry.CommandKind) error {
-	return s.command(w, r, bodyCompress, func(vs values) (executor.Command, error) {
-		tokens, err := commandTokens(vs[compressTokens])
-		return executor.Command{Kind: kind, EventID: vs[compressEvent].str, Method: vs[compressMethod].str, Tokens: tokens,
-			Source: registry.Target{Instance: vs[compressInstance].str, Location: vs[compressLocation].str}}, err
-	})
+func compressing(vs values, kind registry.CommandKind) (executor.Command, error) {
+	tokens, err := commandTokens(vs[compressTokens])
+	return executor.Command{Kind: kind, EventID: vs[compressEvent].str, Method: vs[compressMethod].str, Tokens: tokens,
+		Source: registry.Target{Instance: vs[compressInstance].str, Location: vs[compressLocation].str}}, err
 }
 
-func (s *Server) move(w http.ResponseWriter, r *http.Request) error {
-	return s.command(w, r, bodyMove, func(vs values) (executor.Command, error) {
-		tokens, err := commandTokens(vs[moveTokens])
-		keep := vs[moveShouldCopy]
-		if old := vs[moveCopy]; !keep.present && old.present {
-			keep = old
-		}
-		var copies *bool // null goes to the worker as null
-		if !keep.null {
-			copies = &keep.boolean
-		}
-		from, to := vs[moveOld].pair, vs[moveNew].pair
-		return executor.Command{Kind: registry.CommandMove, EventID: vs[moveEvent].str, Tokens: tokens, Copy: copies,
-			Source: registry.Target{Instance: from[0], Location: from[1]},
-			Dest:   registry.Target{Instance: to[0], Location: to[1]}}, err
-	})
+func moveOf(vs values) (executor.Command, error) {
+	tokens, err := commandTokens(vs[moveTokens])
+	keep := vs[moveShouldCopy]
+	if old := vs[moveCopy]; !keep.present && old.present {
+		keep = old
+	}
+	var copies *bool // null goes to the worker as null
+	if !keep.null {
+		copies = &keep.boolean
+	}
+	from, to := vs[moveOld].pair, vs[moveNew].pair
+	return executor.Command{Kind: registry.CommandMove, EventID: vs[moveEvent].str, Tokens: tokens, Copy: copies,
+		Source: registry.Target{Instance: from[0], Location: from[1]},
+		Dest:   registry.Target{Instance: to[0], Location: to[1]}}, err
 }
 
 // commandTokens gives the tokens as a worker gets them: left out they are an empty
@@ -80,58 +72,43 @@ func commandTokens(v value) (*[]lmcache.Token, error) {
 	return &tokens, nil
 }
 
-// command reads a command, has it carried out and answers with its outcome.
-func (s *Server) command(w http.ResponseWriter, r *http.Request, sc schema, build func(values) (executor.Command, error)) error {
-	q := queryOf(r)
-	wait := q.boolean("wait", true)
-	deadline, given := q.duration("timeout", maxTimeout)
-	if given && deadline == 0 {
-		q.fault("timeout", "greater_than", "Input should be greater than 0", ctxOf("gt", 0))
-	}
-	if err := q.err(); err != nil {
-		return err
-	}
-	return s.parsed(w, r, sc, func(vs values) error {
+// command makes a mutation of a command. Its event id is fixed here, before the first
+// attempt: the body's own, or the one that the replica first asked has made, or a new one.
+// With it the command may be sent again at any time: the same id is never done twice.
+func (s *Server) command(build func(values) (executor.Command, error)) mutator {
+	return func(t terms, vs values) (*mutation, error) {
 		c, err := build(vs)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		c.Deadline, c.Detach = deadline, !wait
-		return s.mutate(w, r, c)
-	})
+		c.Deadline, c.Detach = t.timeout, !t.wait
+		m := &mutation{what: fmt.Sprintf("%s on instance %q", c.Kind, c.Source.Instance), longest: s.commandWait(c), repeats: true}
+		if m.named = c.EventID == ""; m.named {
+			if c.EventID = t.eventID; c.EventID == "" {
+				c.EventID = executor.NewEventID(c.Kind)
+			}
+		}
+		m.eventID = c.EventID
+		m.act = func(ctx context.Context) (int, any, error) { return s.execute(ctx, c) }
+		return m, nil
+	}
 }
 
-// mutate is where a command leaves for the leader. This replica is it, or there is
-// nobody to send it to: a follower will forward from here.
-func (s *Server) mutate(w http.ResponseWriter, r *http.Request, c executor.Command) error {
-	if !s.opts.Node.IsLeader() {
-		if l, known := s.opts.Node.Leader(); known && l.NodeID != s.opts.Node.NodeID() {
-			return &problem{code: codeNotLeader, detail: fmt.Sprintf("replica %q leads, at %s", l.NodeID, l.URL)}
-		}
-		return &problem{code: codeNoLeader, detail: "the cluster has no leader at present"}
-	}
+// execute carries a command out. Its outcome is the answer, or with Detach the event's id.
+func (s *Server) execute(ctx context.Context, c executor.Command) (status int, body any, err error) {
 	reg := s.opts.State.Registry()
 	c.Source.Location = locationOf(reg, c.Source)
 	c.Dest.Location = locationOf(reg, c.Dest)
-
-	ctx, cancel := context.WithTimeout(r.Context(), s.commandWait(c))
-	defer cancel()
 	ev, err := s.opts.Executor.Do(ctx, c)
 	switch {
 	case c.Detach && accepted(err):
-		return s.writeJSON(w, http.StatusAccepted, struct {
+		return http.StatusAccepted, struct {
 			EventID string `json:"event_id"`
-		}{eventIDOf(ev, err)})
-	case errors.Is(err, context.DeadlineExceeded) && ev.ID != "":
-		return &problem{code: codeTimeout, event: &ev,
-			detail: fmt.Sprintf("%s on instance %q is still under way after %s", c.Kind, c.Source.Instance, s.commandWait(c))}
-	case s.life.Err() != nil && errors.Is(err, context.Canceled) && ev.ID != "":
-		return &problem{code: codeUnknownOutcome, event: &ev,
-			detail: fmt.Sprintf("%s on instance %q is still under way and this replica is stopping", c.Kind, c.Source.Instance)}
+		}{eventIDOf(ev, err)}, nil
 	case err != nil:
-		return err
+		return 0, nil, err
 	}
-	return s.writeJSON(w, http.StatusOK, outcome{EventID: ev.ID, NumTokens: ev.NumTokens})
+	return http.StatusOK, outcome{EventID: ev.ID, NumTokens: ev.NumTokens}, nil
 }
 
 // outcome is LMCache's answer to a command.

@@ -8,7 +8,10 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/kvctrl/kvctrl/cluster"
 	"github.com/kvctrl/kvctrl/executor"
@@ -66,6 +69,12 @@ func TestCommand_Reading(t *testing.T) {
 			want(t, w, 202, `{"event_id":"E1"}`)
 		} else {
 			want(t, w, 200, `{"event_id":"E1","num_tokens":12}`)
+		}
+		if c.want.EventID == "" { // then it was named here
+			if _, err := uuid.Parse(got.EventID[len(got.EventID)-36:]); err != nil || !strings.EqualFold(got.EventID[:len(got.EventID)-36], string(c.want.Kind)) {
+				t.Errorf("%s: event id %q", c.target, got.EventID)
+			}
+			got.EventID = ""
 		}
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s %s\n got %+v\nwant %+v", c.target, c.body, got, c.want)
@@ -142,21 +151,23 @@ func TestCommand_Failures(t *testing.T) {
 		{failed(executor.CauseUnreachable), 504, "unreachable", "", workers},
 		{fmt.Errorf("x: %w", executor.ErrBusy), 503, "busy", "1", ""},
 		{executor.ErrNotLeading, 503, "no_leader", "1", ""},
-		{fmt.Errorf("event: %w: %w", executor.ErrOutcomeUnknown, cluster.ErrUnknownOutcome), 503, "unknown_outcome", "1", "same event_id"},
+		{fmt.Errorf("event: %w: %w", executor.ErrOutcomeUnknown, cluster.ErrUnknownOutcome), 504, "timeout", "", `"event_id":"e"`}, // tried again to the end
 		{cluster.ErrStopped, 503, "stopping", "1", ""},
 		{cluster.ErrNoLeader, 503, "no_leader", "1", ""},
 		{errors.New("odd"), 500, "internal", "", "odd"},
 	} {
-		r := newRig(t)
-		r.exec.do = func(context.Context, executor.Command) (registry.Event, error) { return registry.Event{}, c.err }
-		w := r.post("/clear", `{"instance_id":"a","location":"l"}`)
-		var p struct{ Detail, Code string }
-		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
-			t.Fatal(err)
-		}
-		if w.Code != c.status || p.Code != c.code || p.Detail == "" || w.Header().Get("Retry-After") != c.retry || !strings.Contains(w.Body.String(), c.has) {
-			t.Errorf("%v: %d %s, Retry-After %q\nwant %d %s with %s", c.err, w.Code, w.Body, w.Header().Get("Retry-After"), c.status, c.code, c.has)
-		}
+		synctest.Test(t, func(t *testing.T) { // some are tried again for their time
+			r := newRig(t)
+			r.exec.do = func(context.Context, executor.Command) (registry.Event, error) { return registry.Event{}, c.err }
+			w := r.post("/clear?timeout=3s", `{"instance_id":"a","location":"l","event_id":"e"}`)
+			var p struct{ Detail, Code string }
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+				t.Fatal(err)
+			}
+			if w.Code != c.status || p.Code != c.code || p.Detail == "" || w.Header().Get("Retry-After") != c.retry || !strings.Contains(w.Body.String(), c.has) {
+				t.Errorf("%v: %d %s, Retry-After %q\nwant %d %s with %s", c.err, w.Code, w.Body, w.Header().Get("Retry-After"), c.status, c.code, c.has)
+			}
+		})
 	}
 }
 
@@ -189,35 +200,21 @@ func TestCommand_NotWaitedFor(t *testing.T) {
 
 // TestCommand_StillUnderWay: the longest wait ends before the command does.
 func TestCommand_StillUnderWay(t *testing.T) {
-	r := newRig(t)
-	r.exec.do = func(ctx context.Context, c executor.Command) (registry.Event, error) {
-		if d, ok := ctx.Deadline(); !ok || time.Until(d) > 2*time.Second+logWait || time.Until(d) < logWait {
-			t.Errorf("deadline %v, %t", time.Until(d), ok)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		began := time.Now()
+		r.exec.do = func(ctx context.Context, _ executor.Command) (registry.Event, error) {
+			<-ctx.Done()
+			return registry.Event{ID: "Clear9", State: registry.EventRunning}, ctx.Err()
 		}
-		return registry.Event{ID: "Clear9", State: registry.EventRunning}, context.DeadlineExceeded
-	}
-	w := r.post("/clear?timeout=1s", `{"instance_id":"a","location":"l"}`)
-	if w.Code != 504 || !strings.Contains(w.Body.String(), `"event_id":"Clear9","status":"running"`) {
-		t.Errorf("%d %s", w.Code, w.Body)
-	}
-}
-
-func TestCommand_NeedsTheLeader(t *testing.T) {
-	r := newRig(t)
-	r.exec.do = func(context.Context, executor.Command) (registry.Event, error) {
-		t.Error("a follower carried a command out")
-		return registry.Event{}, nil
-	}
-	r.node.follows = true
-	w := r.post("/clear", `{"instance_id":"a","location":"l"}`)
-	if w.Code != 503 || !strings.Contains(w.Body.String(), `"code":"no_leader"`) || w.Header().Get("Retry-After") != "1" {
-		t.Errorf("%d %s", w.Code, w.Body)
-	}
-	r.node.leader = cluster.Leader{NodeID: "n2", URL: "http://n2:9000"}
-	w = r.post("/clear", `{"instance_id":"a","location":"l"}`)
-	if w.Code != 503 || !strings.Contains(w.Body.String(), `"code":"not_leader","leader":{"node_id":"n2","url":"http://n2:9000"}`) {
-		t.Errorf("%d %s", w.Code, w.Body)
-	}
+		w := r.post("/clear?timeout=1s", `{"instance_id":"a","location":"l","event_id":"Clear9"}`)
+		if w.Code != 504 || !strings.Contains(w.Body.String(), `"event_id":"Clear9","status":"running"`) {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		if took := time.Since(began); took != 2*time.Second+logWait {
+			t.Errorf("waited for %v", took)
+		}
+	})
 }
 
 func TestHealth(t *testing.T) {

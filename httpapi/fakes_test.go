@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/http/httptest"
@@ -23,26 +24,46 @@ import (
 type fakeNode struct {
 	follows  bool
 	leader   cluster.Leader // of a follower; empty: nobody leads
+	place    func() (leads bool, leader cluster.Leader)
+	id       string // n1
+	identity cluster.Identity
 	ready    error
 	read     func(ctx context.Context, r cluster.Read) (cluster.Freshness, error)
 	snapshot func(ctx context.Context) error
+	transfer func(ctx context.Context, nodeID string) error
+	toLeader http.RoundTripper
 	status   cluster.Status
 	counters cluster.Counters
 }
 
 var _ Node = (*fakeNode)(nil)
 
-func (n *fakeNode) NodeID() string { return "n1" }
-func (n *fakeNode) IsLeader() bool { return !n.follows }
-func (n *fakeNode) Leader() (cluster.Leader, bool) {
-	if n.follows {
-		return n.leader, n.leader.NodeID != ""
+func (n *fakeNode) NodeID() string             { return cmp.Or(n.id, "n1") }
+func (n *fakeNode) Identity() cluster.Identity { return n.identity }
+func (n *fakeNode) now() (leads bool, leader cluster.Leader) {
+	switch {
+	case n.place != nil:
+		return n.place()
+	case n.follows:
+		return false, n.leader
 	}
-	return cluster.Leader{NodeID: "n1", URL: "http://n1:9000"}, true
+	return true, cluster.Leader{NodeID: "n1", URL: "http://n1:9000"}
 }
-func (n *fakeNode) Status() cluster.Status     { return n.status }
-func (n *fakeNode) Counters() cluster.Counters { return n.counters }
-func (n *fakeNode) Ready() error               { return n.ready }
+func (n *fakeNode) IsLeader() bool { leads, _ := n.now(); return leads }
+func (n *fakeNode) Leader() (cluster.Leader, bool) {
+	_, l := n.now()
+	return l, l.NodeID != ""
+}
+func (n *fakeNode) LeaderTransport() http.RoundTripper {
+	if n.toLeader == nil {
+		return roundTripper(func(*http.Request) (*http.Response, error) { return nil, cluster.ErrNoLeader })
+	}
+	return n.toLeader
+}
+func (n *fakeNode) Transfer(ctx context.Context, nodeID string) error { return n.transfer(ctx, nodeID) }
+func (n *fakeNode) Status() cluster.Status                            { return n.status }
+func (n *fakeNode) Counters() cluster.Counters                        { return n.counters }
+func (n *fakeNode) Ready() error                                      { return n.ready }
 func (n *fakeNode) Read(ctx context.Context, r cluster.Read) (cluster.Freshness, error) {
 	if n.read != nil {
 		return n.read(ctx, r)
@@ -55,6 +76,10 @@ func (n *fakeNode) Snapshot(ctx context.Context) error {
 	}
 	return nil
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // fakeState is a registry of its own.
 type fakeState struct {

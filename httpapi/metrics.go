@@ -14,19 +14,23 @@ import (
 type metrics struct {
 	http    *httpMetrics
 	lookups *lookupMetrics
+	forward *forwardMetrics
+	peers   *peerMetrics
 	scrape  http.Handler
 }
 
 // newMetrics makes a registry of its own: nothing is registered globally.
 func newMetrics(s *Server) (*metrics, *prometheus.Registry) {
 	reg := prometheus.NewRegistry()
-	m := &metrics{http: newHTTPMetrics(s), lookups: newLookupMetrics(s)}
+	m := &metrics{http: newHTTPMetrics(s), lookups: newLookupMetrics(s), forward: newForwardMetrics(), peers: newPeerMetrics()}
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newSampler(s),
 		m.http,
 		m.lookups,
+		m.forward,
+		m.peers,
 	)
 	m.scrape = promhttp.HandlerFor(reg, promhttp.HandlerOpts{DisableCompression: true, MaxRequestsInFlight: 8})
 	return m, reg

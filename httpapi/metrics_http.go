@@ -78,9 +78,6 @@ func (m routeMetrics) done(method string, status int, took time.Duration) {
 	if !slices.Contains(methods, method) {
 		method = "other"
 	}
-	if status == 0 {
-		status = http.StatusOK
-	}
 	m.requests.WithLabelValues(method, strconv.Itoa(status)).Inc()
 	m.seconds.Observe(took.Seconds())
 }

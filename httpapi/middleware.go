@@ -1,12 +1,18 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"runtime/debug"
 	"time"
 )
+
+// series are a route's metrics.
+type series interface {
+	done(method string, status int, took time.Duration)
+}
 
 // handler answers a request, or returns why it could not and has written nothing.
 type handler func(w http.ResponseWriter, r *http.Request) error
@@ -20,14 +26,20 @@ func routeOf(r *http.Request) string {
 	return name
 }
 
-// track makes an http.Handler of a handler: counted and timed under the route's name,
-// with the headers of every answer, errors put into words and panics caught.
+// track makes an http.Handler for clients of a handler, counted and timed under the
+// route's name.
 func (s *Server) track(name string, h handler) http.Handler {
-	series := s.metrics.http.route(name)
+	return s.wrap(name, s.metrics.http.route(name), s.opts.WriteTimeout, h)
+}
+
+// wrap makes an http.Handler of a handler, with the headers of every answer, errors put
+// into words and panics caught. With a writeTimeout of 0 the connection's deadlines are
+// its owner's.
+func (s *Server) wrap(name string, series series, writeTimeout time.Duration, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		rec := &recorder{ResponseWriter: w, timeout: s.opts.WriteTimeout}
-		defer func() { series.done(r.Method, rec.status, time.Since(began)) }()
+		rec := &recorder{ResponseWriter: w, timeout: writeTimeout}
+		defer func() { series.done(r.Method, cmp.Or(rec.status, http.StatusOK), time.Since(began)) }()
 		r = r.WithContext(context.WithValue(r.Context(), routeKey{}, name))
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		s.setPlace(w.Header())
@@ -73,7 +85,9 @@ type recorder struct {
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
-		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.timeout)) // not every writer has one
+		if w.timeout > 0 {
+			_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.timeout)) // not every writer has one
+		}
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

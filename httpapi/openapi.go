@@ -97,7 +97,7 @@ func operation(rt route) map[string]any {
 		op["parameters"] = params
 	}
 	if rt.body != nil {
-		op["requestBody"] = map[string]any{"required": true,
+		op["requestBody"] = map[string]any{"required": rt.body.required(),
 			"content": map[string]any{"application/json": map[string]any{"schema": rt.body.jsonSchema()}}}
 	}
 	return op
@@ -157,6 +157,9 @@ func (sc schema) jsonSchema() map[string]any {
 			p["type"] = "string"
 			if most := max(f.maxChars, f.maxBytes); most > 0 {
 				p["maxLength"] = most // of bytes: as many characters cannot be fewer
+			}
+			if f.pattern != nil {
+				p["pattern"] = f.pattern.String()
 			}
 		case kindBool:
 			p["type"] = "boolean"

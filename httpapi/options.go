@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -20,6 +21,8 @@ import (
 // Node is the replica's place in the cluster; *cluster.Node is one.
 type Node interface {
 	NodeID() string
+	// Identity is how others know it. Its fields are empty as long as they are not known.
+	Identity() cluster.Identity
 	// IsLeader, Leader and Status must answer at once, also without a quorum.
 	IsLeader() bool
 	Leader() (cluster.Leader, bool)
@@ -30,6 +33,13 @@ type Node interface {
 	// Read waits for the freshness asked for. Without conditions it does not wait.
 	Read(ctx context.Context, r cluster.Read) (cluster.Freshness, error)
 	Snapshot(ctx context.Context) error
+
+	// LeaderTransport sends a request to whoever leads, over the peer port, and gives up
+	// when another replica leads before the answer has come. After its errors
+	// cluster.ErrNoLeader, ErrIsLeader, ErrUnreachable and ErrStopped nothing was sent.
+	LeaderTransport() http.RoundTripper
+	// Only the leader does it; elsewhere it returns cluster.ErrNotLeader.
+	Transfer(ctx context.Context, nodeID string) error
 }
 
 // State is the replicated state as this replica has it; *fsm.FSM is one.

@@ -44,6 +44,11 @@ const (
 	codeStale          code = "stale"
 	codeNotReady       code = "not_ready"
 	codeStopping       code = "stopping"
+	codeUnknownNode    code = "unknown_node"
+	codeQuorum         code = "quorum"
+	codeNotVoter       code = "not_voter"
+	codePeer           code = "peer_unreachable"
+	codeRemoved        code = "removed"
 	codeInternal       code = "internal"
 )
 
@@ -76,12 +81,17 @@ var kinds = map[code]kindOf{
 	codeTimeout:        {status: 504, advice: "GET /events/{event_id} tells what is known"},
 	codeUnreachable:    {status: 504},
 	codeNoLeader:       {status: 503, retry: 1, advice: "try again"},
-	codeNotLeader:      {status: 503, retry: 1, advice: "ask the leader"},
+	codeNotLeader:      {status: 503, retry: 1, advice: "try again"},
 	codeUnknownOutcome: {status: 503, retry: 1, advice: "send it again with the same event_id: it is not done twice"},
 	codeBusy:           {status: 503, retry: 1},
 	codeStale:          {status: 503, retry: 1, advice: "ask again, ask the leader, or ask for less (consistency, max_staleness, min_index, timeout)"},
 	codeNotReady:       {status: 503, retry: 1},
 	codeStopping:       {status: 503, retry: 1, advice: "ask another replica"},
+	codeUnknownNode:    {status: 404, advice: "GET /admin/status lists the replicas"},
+	codeQuorum:         {status: 409, advice: "force overrides, and may leave a cluster that cannot commit"},
+	codeNotVoter:       {status: 409},
+	codePeer:           {status: 409, advice: "is it running, and is this its peer address?"},
+	codeRemoved:        {status: 503, retry: 1, advice: "ask another replica"},
 	codeInternal:       {status: 500},
 }
 
@@ -89,7 +99,7 @@ var kinds = map[code]kindOf{
 type problem struct {
 	code   code
 	detail string // what happened, to which thing
-	plain  bool   // the detail is LMCache's own text: no advice is added
+	plain  bool   // the detail stands alone, as LMCache's own texts do: no advice is added
 	// event is the command that failed, when it is in the log: its id and its workers'
 	// parts go into the answer.
 	event   *registry.Event
@@ -142,6 +152,13 @@ var sentinels = []struct {
 	{cluster.ErrNoLeader, codeNoLeader},
 	{cluster.ErrNotLeader, codeNotLeader},
 	{cluster.ErrBusy, codeBusy},
+	{cluster.ErrUnknownNode, codeUnknownNode},
+	{cluster.ErrQuorum, codeQuorum},
+	{cluster.ErrConflict, codeConflict},
+	{cluster.ErrUnreachable, codePeer},
+	{cluster.ErrNotVoter, codeNotVoter},
+	{cluster.ErrRemoved, codeRemoved},
+	{cluster.ErrForming, codeNotReady},
 	{context.DeadlineExceeded, codeTimeout},
 }
 

@@ -11,20 +11,24 @@ import (
 
 // route is one endpoint: all that the router, the metrics and /openapi.json know of it.
 type route struct {
-	method  string
-	path    string // mux's pattern
-	handle  handler
-	summary string
-	body    schema   // of a POST with a body
-	params  []string // query parameters, of the names in paramDocs
-	answer  string   // name of the 200's schema in answerSchemas; "" is text
-	errors  []int    // statuses besides 200, beyond those that every route may give
+	method   string
+	path     string // mux's pattern
+	handle   handler
+	mutate   mutator       // instead of handle: only the leader can do it; any replica takes it
+	forwards forwardSeries // of a mutation
+	summary  string
+	body     schema   // of a POST with a body
+	params   []string // query parameters, of the names in paramDocs
+	answer   string   // name of the 200's schema in answerSchemas; "" is text
+	errors   []int    // statuses besides 200, beyond those that every route may give
 }
 
 var (
 	readParams    = []string{"consistency", "max_staleness", "min_index", "timeout"}
 	commandParams = []string{"wait", "timeout"}
 	commandErrors = []int{400, 404, 409, 413, 422, 502, 503, 504}
+	adminParams   = []string{"timeout"}
+	adminErrors   = []int{400, 404, 409, 413, 422, 503, 504}
 )
 
 func with(params []string, more ...string) []string { return append(slices.Clone(params), more...) }
@@ -34,11 +38,11 @@ func (s *Server) routeTable() []route {
 	read := []int{400, 413, 422, 503}
 	return []route{
 		{method: "POST", path: "/lookup", handle: s.lookup, summary: "Which instances hold the beginning of a prompt, longest first", body: bodyLookup, params: readParams, answer: "Lookup", errors: read},
-		{method: "POST", path: "/clear", handle: s.clear, summary: "Remove every chunk of an instance's location", body: bodyClear, params: commandParams, answer: "Outcome", errors: commandErrors},
-		{method: "POST", path: "/pin", handle: s.pin, summary: "Keep a prompt's chunks from being evicted", body: bodyPin, params: commandParams, answer: "Outcome", errors: commandErrors},
-		{method: "POST", path: "/compress", handle: s.compress, summary: "Compress a prompt's chunks where they are", body: bodyCompress, params: commandParams, answer: "Outcome", errors: commandErrors},
-		{method: "POST", path: "/decompress", handle: s.decompress, summary: "Decompress a prompt's chunks where they are", body: bodyCompress, params: commandParams, answer: "Outcome", errors: commandErrors},
-		{method: "POST", path: "/move", handle: s.move, summary: "Move or copy a prompt's chunks between instances", body: bodyMove, params: commandParams, answer: "Outcome", errors: commandErrors},
+		{method: "POST", path: "/clear", mutate: s.command(clearOf), summary: "Remove every chunk of an instance's location", body: bodyClear, params: commandParams, answer: "Outcome", errors: commandErrors},
+		{method: "POST", path: "/pin", mutate: s.command(pinOf), summary: "Keep a prompt's chunks from being evicted", body: bodyPin, params: commandParams, answer: "Outcome", errors: commandErrors},
+		{method: "POST", path: "/compress", mutate: s.command(compressOf), summary: "Compress a prompt's chunks where they are", body: bodyCompress, params: commandParams, answer: "Outcome", errors: commandErrors},
+		{method: "POST", path: "/decompress", mutate: s.command(decompressOf), summary: "Decompress a prompt's chunks where they are", body: bodyCompress, params: commandParams, answer: "Outcome", errors: commandErrors},
+		{method: "POST", path: "/move", mutate: s.command(moveOf), summary: "Move or copy a prompt's chunks between instances", body: bodyMove, params: commandParams, answer: "Outcome", errors: commandErrors},
 		{method: "POST", path: "/health", handle: s.health, summary: "Ask every worker of an instance for its self-check", body: bodyHealth, params: []string{"timeout"}, answer: "Health", errors: []int{400, 413, 422, 503, 504}},
 		{method: "POST", path: "/check_finish", handle: s.checkFinish, summary: "Where a command stands", body: bodyCheckFinish, params: readParams, answer: "Finish", errors: read},
 		{method: "POST", path: "/query_instance", handle: s.queryInstance, summary: "The instance that has a worker at an address", body: bodyQueryInstance, params: readParams, answer: "QueryInstance", errors: []int{400, 404, 413, 422, 503}},
@@ -64,6 +68,7 @@ func (s *Server) routeTable() []route {
 		{method: "GET", path: "/events/{id:.+}", handle: s.event, summary: "One command with every worker's part", params: readParams, answer: "Event", errors: []int{404, 422, 503}},
 		{method: "GET", path: "/admin/status", handle: s.status, summary: "This replica and the cluster as it sees it", answer: "Status"},
 		{method: "GET", path: "/admin/digest", handle: s.digest, summary: "A digest of the state, equal on every replica at equal index", params: readParams, answer: "Digest", errors: []int{422, 503}},
+		{method: "POST", path: "/admin/transfer", mutate: s.transfer, summary: "Hand leadership over, to the replica that is furthest or to the one named", body: bodyTransfer, params: adminParams, answer: "Transferred", errors: adminErrors},
 		{method: "POST", path: "/admin/snapshot", handle: s.snapshot, summary: "Take a snapshot of this replica's state now", params: []string{"timeout"}, answer: "Snapshot", errors: []int{422, 503}},
 	}
 }
@@ -74,6 +79,10 @@ func (s *Server) newRouter() http.Handler {
 	m := mux.NewRouter().SkipClean(true) // //lookup is another path than /lookup
 	allow := map[string][]string{}
 	for _, rt := range s.routes {
+		if rt.mutate != nil {
+			rt.forwards = s.metrics.forward.route(rt.path)
+			rt.handle = s.mutating(rt)
+		}
 		methods := []string{rt.method}
 		if rt.path == "/healthz" || rt.path == "/readyz" {
 			methods = append(methods, http.MethodHead) // load balancers ask so

@@ -76,14 +76,14 @@ func TestPage(t *testing.T) {
 
 // TestPage_ShowsWhatTheAnswersHold: every field that the script reads is one of an answer.
 func TestPage_ShowsWhatTheAnswersHold(t *testing.T) {
-	fields := regexp.MustCompile(`\b(?:st|inst|ev|i|w|l|e|place)\.([a-z_]+)\b[^(]`).FindAllStringSubmatch(pageSource, -1)
+	fields := regexp.MustCompile(`\b(?:st|inst|ev|i|w|l|e|n|place)\.([a-z_]+)\b[^(]`).FindAllStringSubmatch(pageSource, -1)
 	seen := map[string]bool{}
 	for _, f := range fields {
 		if seen[f[1]] = true; f[1] != "message" && !strings.Contains(string(answerSchemas), `"`+f[1]+`":`) {
 			t.Errorf("the page reads %q, which no answer has", f[1])
 		}
 	}
-	for _, want := range []string{"applied_index", "instances", "liveness", "key_count", "kind", "destination", "location", "detail"} {
+	for _, want := range []string{"applied_index", "reachable", "last_contact_ms", "voter", "instances", "liveness", "key_count", "kind", "destination", "location", "detail"} {
 		if !seen[want] {
 			t.Errorf("the page does not read %q", want)
 		}

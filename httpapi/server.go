@@ -36,7 +36,9 @@ type Server struct {
 	// life ends when Close gives up on requests that do not finish.
 	life     context.Context
 	endLife  context.CancelFunc
-	requests gate         // handlers under way
+	requests gate         // handlers under way, of clients and of other replicas
+	acts     gate         // mutations that this replica carries out
+	stopping atomic.Bool  // StopReady was called
 	bodies   atomic.Int64 // bytes of bodies under way
 	conns    connections
 
@@ -147,6 +149,7 @@ func (s *Server) Close(ctx context.Context) error {
 			}
 		}
 		s.requests.close()
+		s.requests.wait() // their contexts have ended
 		s.closeErr = err
 	})
 	return s.closeErr

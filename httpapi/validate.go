@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -27,9 +29,10 @@ type field struct {
 	kind     kind
 	required bool
 	nullable bool
-	maxChars int    // of a string; 0: any
-	maxBytes int    // of a string, or of each of a pair, as UTF-8; 0: any
-	doc      string // for /openapi.json
+	maxChars int            // of a string; 0: any
+	maxBytes int            // of a string, or of each of a pair, as UTF-8; 0: any
+	pattern  *regexp.Regexp // of a string; nil: any
+	doc      string         // for /openapi.json
 }
 
 // schema is the fields of a body, in the order in which their faults are told. Other
@@ -84,6 +87,9 @@ const (
 
 // parse reads a body. The error is faults or a *senselessError.
 func (sc schema) parse(body []byte) (values, error) {
+	if len(body) == 0 && !sc.required() {
+		return make(values, len(sc)), nil
+	}
 	if len(body) == 0 {
 		return nil, faults{{Type: "missing", Loc: []any{"body"}, Msg: "Field required"}}
 	}
@@ -105,6 +111,11 @@ func (sc schema) parse(body []byte) (values, error) {
 		return nil, faults{notAnObject(whole)}
 	}
 	return sc.coerce(whole, sc.spans(s))
+}
+
+// required reports whether there is a field that must be given, and so a body.
+func (sc schema) required() bool {
+	return slices.ContainsFunc(sc, func(f field) bool { return f.required })
 }
 
 // ctxOf is a fault's ctx: names and values in turn, in this order.
@@ -239,6 +250,9 @@ func (c *coercion) string(loc []any, raw []byte, f field) string {
 		tooLong(f.maxChars, "characters")
 	case f.maxBytes > 0 && len(s) > f.maxBytes:
 		tooLong(f.maxBytes, "bytes")
+	case f.pattern != nil && !f.pattern.MatchString(s):
+		c.fault(fault{Type: "string_pattern_mismatch", Loc: loc, Msg: fmt.Sprintf("String should match pattern '%s'", f.pattern),
+			Input: raw, Ctx: ctxOf("pattern", f.pattern.String())})
 	}
 	return s
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,25 +42,29 @@ func (e *answerError) Error() string {
 	return fmt.Sprintf("%s (%d)", e.detail, e.status)
 }
 
-func newClient(addrs string, timeout time.Duration) (*client, error) {
-	c := &client{http: &http.Client{Timeout: timeout}}
+// newClient makes a client of the replicas at addrs, comma separated. security may be
+// nil. Call close when done with it.
+func newClient(addrs string, timeout time.Duration, security *tls.Config) (*client, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = security
+	c := &client{http: &http.Client{Timeout: timeout, Transport: transport}}
 	for _, a := range strings.Split(addrs, ",") {
 		if a = strings.TrimSpace(a); a == "" {
 			continue
 		}
-		if !strings.Contains(a, "://") {
-			a = "http://" + a
+		addr, err := restURL(a)
+		if err != nil {
+			return nil, fmt.Errorf("address: %w", err)
 		}
-		if u, err := url.Parse(a); err != nil || u.Host == "" {
-			return nil, fmt.Errorf("address %q: want a URL such as http://127.0.0.1:9000", a)
-		}
-		c.addrs = append(c.addrs, strings.TrimRight(a, "/"))
+		c.addrs = append(c.addrs, addr)
 	}
 	if len(c.addrs) == 0 {
 		return nil, errors.New("no address: give --addr or KVCTRL_ADDR")
 	}
 	return c, nil
 }
+
+func (c *client) close() { c.http.CloseIdleConnections() }
 
 // call sends a request to the first replica that can be reached and returns the body
 // of a success. The next one is asked although the one before may have taken the
@@ -80,6 +85,9 @@ func (c *client) call(ctx context.Context, method, path string, body any) ([]byt
 		}
 		var refused *answerError
 		if errors.As(err, &refused) && refused.status != http.StatusServiceUnavailable {
+			if before := errors.Join(faults...); errors.Is(before, errNoAnswer) { // that one may have done it
+				return nil, errors.Join(before, err)
+			}
 			return nil, err
 		}
 		faults = append(faults, fmt.Errorf("%s: %w", addr, err))

@@ -3,8 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"io"
+	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +21,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -100,9 +110,18 @@ func TestVerbs(t *testing.T) {
 		{"names that are commands to a terminal", []string{"events"}, "/events", `{"events":[{"event_id":"a\nb\tc\u001b[31m \"d\" é"}]}`, "GET", []string{`a\nb\tc\x1b[31m "d" é `}},
 		{"one event", []string{"events", "E1"}, "/events/E1", `{"event_id":"E1","kind":"clear","status":"partial","detail":"words","workers":[{"instance_id":"i","worker_id":0,"status":"failed","error":"why"}]}`,
 			"GET", []string{"partial", "words", "why"}},
+		{"join", []string{"join", "--node-id", "n3", "--peer-addr", "h3:9400", "--url", "h3:9000/"}, "/admin/join", `{"node_id":"n3","voter":false,"changed":true}`,
+			`{"node_id":"n3","peer_addr":"h3:9400","url":"http://h3:9000","voter":true}`, []string{`node "n3" is in the cluster; it votes once it has caught up`}},
+		{"join without a vote", []string{"join", "--node-id", "n3", "--peer-addr", "h3:9400", "--url", "http://h3:9000", "--no-vote"}, "/admin/join", `{"node_id":"n3","voter":false,"changed":true}`,
+			`"voter":false`, []string{"node \"n3\" is in the cluster\n"}},
+		{"join again", []string{"join", "--node-id", "n3", "--peer-addr", "h3:9400", "--url", "http://h3:9000"}, "/admin/join", `{"node_id":"n3","voter":true,"changed":false}`, "n3", []string{"as asked for"}},
+		{"leave", []string{"leave", "n3"}, "/admin/leave", `{"node_id":"n3"}`, `{"force":false,"node_id":"n3"}`, []string{`node "n3" has left`}},
+		{"leave by force", []string{"leave", "n3", "--force"}, "/admin/leave", `{"node_id":"n3"}`, `"force":true`, nil},
+		{"transfer", []string{"transfer"}, "/admin/transfer", `{"leader":{"node_id":"n2"}}`, `{}`, []string{`node "n2" leads`}},
+		{"transfer to one", []string{"transfer", "n2"}, "/admin/transfer", `{"leader":{"node_id":"","url":""}}`, `"node_id":"n2"`, []string{"not known yet"}},
 		{"snapshot", []string{"snapshot"}, "/admin/snapshot", `{"last_snapshot_index":9}`, "POST", []string{"index 9"}},
-		{"status", []string{"status"}, "/admin/status", `{"term":2,"commit_index":10,"leader":{"node_id":"n1"},"nodes":[{"node_id":"n1","voter":true,"role":"leader","reachable":true,"applied_index":8},{"node_id":"n2","role":"follower","reachable":false,"last_contact_ms":70},{"node_id":"n3"}],"workers":3,"keys":4}`,
-			"GET", []string{"leader", "follower (no vote)", "no contact for 70 ms", "not known here", "3 workers, 4 keys"}},
+		{"status", []string{"status"}, "/admin/status", `{"node_id":"n1","cluster_id":"c9","term":2,"commit_index":10,"leader":{"node_id":"n1"},"nodes":[{"node_id":"n1","voter":true,"role":"leader","reachable":true,"applied_index":8},{"node_id":"n2","role":"follower","reachable":false,"last_contact_ms":70},{"node_id":"n3"}],"workers":3,"keys":4}`,
+			"GET", []string{"leader", "follower (no vote)", "no contact for 70 ms", "not known here", "cluster c9, as replica n1", "3 workers, 4 keys"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := startReplica(t, 200, map[string]string{tt.path: tt.body})
@@ -161,6 +180,7 @@ func TestClient_NextAddress(t *testing.T) {
 	}{
 		{"the first is down", deadAddr(t) + "," + good.URL, 0, ""},
 		{"the first has no leader", away.URL + "," + good.URL, 0, ""},
+		{"a refusal after a lost answer tells both", hungUp(t) + "," + refusing.URL, 1, "no answer"},
 		{"a refusal is final", refusing.URL + "," + good.URL, 1, `no worker of instance "i" (404 unknown_instance)`},
 		{"nobody", deadAddr(t) + "," + deadAddr(t), 1, "connection refused"},
 		{"no leader anywhere", away.URL, 1, "no leader (503 no_leader)"},
@@ -174,6 +194,14 @@ func TestClient_NextAddress(t *testing.T) {
 			}
 		})
 	}
+}
+
+// hungUp is an address where every connection is closed.
+func hungUp(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	t.Cleanup(s.Close)
+	return s.URL
 }
 
 // TestClient_Words: what went wrong is said once, and in words.
@@ -213,6 +241,88 @@ func TestStatus_NoLeaderIsAFailure(t *testing.T) {
 	}
 }
 
+// TestStatus_AsksTheLeader: a follower does not know how far the others are. Without the
+// leader its own answer is shown.
+func TestStatus_AsksTheLeader(t *testing.T) {
+	leader := startReplica(t, 200, map[string]string{"/admin/status": `{"node_id":"n1","commit_index":10,"leader":{"node_id":"n1"},"nodes":[{"node_id":"n1","role":"leader","reachable":true,"applied_index":10},{"node_id":"n2","role":"follower","reachable":true,"applied_index":7}]}`})
+	for _, tt := range []struct{ url, shown, said string }{
+		{leader.URL, "7        3    ok", ""},
+		{deadAddr(t), "not known here", "the leader was not asked"},
+		{"", "not known here", ""},
+	} {
+		follower := startReplica(t, 200, map[string]string{"/admin/status": `{"node_id":"n2","leader":{"node_id":"n1","url":"` + tt.url + `"},"nodes":[{"node_id":"n1"},{"node_id":"n2"}]}`})
+		code, out, errs := kvctrld("status", "--addr", follower.URL)
+		if code != 0 || !strings.Contains(out, tt.shown) || !strings.Contains(errs, tt.said) || tt.said == "" && errs != "" {
+			t.Errorf("leader at %q: exit %d\n%s%s", tt.url, code, out, errs)
+		}
+	}
+}
+
+// TestClient_TLS: replicas that want a certificate of their clients get one.
+func TestClient_TLS(t *testing.T) {
+	cert, key := writeCertificate(t)
+	files := tlsFiles{ca: cert, cert: cert, key: key}
+	security, err := files.config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"event_id":"E","num_tokens":1}`)
+	}))
+	r.TLS = &tls.Config{Certificates: security.Certificates, ClientCAs: security.RootCAs, ClientAuth: tls.RequireAndVerifyClientCert}
+	r.Config.ErrorLog = log.New(io.Discard, "", 0)
+	r.StartTLS()
+	defer r.Close()
+	t.Setenv("KVCTRL_CACERT", cert)
+	for _, tt := range []struct {
+		args []string
+		code int
+		text string
+	}{
+		{[]string{"--cert", cert, "--key", key}, 0, ""},
+		{nil, 1, "certificate required"},
+		{[]string{"--cert", cert}, 2, "go together"},
+		{[]string{"--cacert", key}, 2, "no certificate in it"},
+		{[]string{"--cacert", "/nonexistent"}, 2, "/nonexistent"},
+		{[]string{"--cert", key, "--key", key}, 2, "with key"},
+	} {
+		code, _, errs := kvctrld(append([]string{"clear", "i", "--addr", r.URL}, tt.args...)...)
+		if code != tt.code || !strings.Contains(errs, tt.text) {
+			t.Errorf("%v: exit %d, %q; want %d with %q", tt.args, code, errs, tt.code, tt.text)
+		}
+	}
+}
+
+// writeCertificate makes one that signs itself, for 127.0.0.1.
+func writeCertificate(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kvctrl test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "EC PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
 func TestCommandLine_Faults(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
@@ -227,6 +337,10 @@ func TestCommandLine_Faults(t *testing.T) {
 		{[]string{"lookup"}, 2, "\"tokens\" not set; see kvctrld lookup --help"},
 		{[]string{"move", "a", "--tokens", "1"}, 2, "received 1"},
 		{[]string{"status", "extra"}, 2, "extra"},
+		{[]string{"join"}, 2, `"node-id", "peer-addr", "url" not set`},
+		{[]string{"join", "--node-id", "a", "--peer-addr", "b:1", "--url", "ftp://c"}, 2, "--url: \"ftp://c\" is no REST address"},
+		{[]string{"leave"}, 2, "received 0"},
+		{[]string{"transfer", "a", "b"}, 2, "received 2"},
 		{[]string{"serve", "--nope"}, 2, "--nope"},
 		{[]string{"serve", "prot=1"}, 2, `unknown setting "prot"; the nearest is "port"`},
 		{[]string{"simulate", "--pull", "a,b"}, 2, "want one of each"},

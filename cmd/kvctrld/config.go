@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
+	"strings"
 	"time"
 )
 
@@ -25,6 +27,8 @@ type config struct {
 	PeerAdvertise    string
 	AdvertiseURL     string
 	AdvertiseHost    string
+	Join             []string // REST URLs
+	BootstrapExpect  int
 	LogStore         string
 	LogBytesSnapshot int64
 
@@ -43,6 +47,10 @@ type config struct {
 	TLSCert   string
 	TLSKey    string
 	TLSCA     string
+
+	PeerTLSCert string
+	PeerTLSKey  string
+	PeerTLSCA   string
 }
 
 // buildConfig turns the merged values into a config and checks them together, so
@@ -60,6 +68,7 @@ func buildConfig(s settings) (config, error) {
 		PeerAdvertise:       m["peer-advertise"].(string),
 		AdvertiseURL:        m["advertise-url"].(string),
 		AdvertiseHost:       m["advertise-host"].(string),
+		BootstrapExpect:     m["bootstrap-expect"].(int),
 		LogStore:            m["log-store"].(string),
 		LogBytesSnapshot:    int64(m["log-bytes-snapshot"].(int)),
 		Hash:                m["hash"].(string),
@@ -75,6 +84,9 @@ func buildConfig(s settings) (config, error) {
 		TLSCert:             m["tls-cert"].(string),
 		TLSKey:              m["tls-key"].(string),
 		TLSCA:               m["tls-ca"].(string),
+		PeerTLSCert:         m["peer-tls-cert"].(string),
+		PeerTLSKey:          m["peer-tls-key"].(string),
+		PeerTLSCA:           m["peer-tls-ca"].(string),
 	}
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -105,6 +117,26 @@ func buildConfig(s settings) (config, error) {
 		if _, _, err := net.SplitHostPort(c.PeerAdvertise); err != nil {
 			fault("peer-advertise is %q, want host:port", c.PeerAdvertise)
 		}
+	}
+	for _, text := range m["join"].([]string) {
+		to, err := restURL(text)
+		if err != nil {
+			fault("join: %w", err)
+		}
+		c.Join = append(c.Join, to)
+	}
+	if c.AdvertiseURL != "" {
+		to, err := restURL(c.AdvertiseURL)
+		if err != nil {
+			fault("advertise-url: %w", err)
+		}
+		c.AdvertiseURL = to
+	}
+	switch {
+	case c.BootstrapExpect < 0 || c.BootstrapExpect > maxReplicas:
+		fault("bootstrap-expect is %d, want 0 to %d replicas", c.BootstrapExpect, maxReplicas)
+	case c.BootstrapExpect > 1 && len(c.Join) == 0:
+		fault("bootstrap-expect is %d without join: where are the other replicas?", c.BootstrapExpect)
 	}
 	if c.LogStore != "bolt" && c.LogStore != "wal" {
 		fault("log-store is %q, want bolt or wal", c.LogStore)
@@ -142,7 +174,26 @@ func buildConfig(s settings) (config, error) {
 	if c.TLSCA != "" && c.TLSCert == "" {
 		fault("tls-ca is %q without tls-cert", c.TLSCA)
 	}
+	if none := c.PeerTLSCert == "" && c.PeerTLSKey == "" && c.PeerTLSCA == ""; !none && (c.PeerTLSCert == "" || c.PeerTLSKey == "" || c.PeerTLSCA == "") {
+		fault("peer-tls-cert, peer-tls-key and peer-tls-ca go together: %q, %q, %q", c.PeerTLSCert, c.PeerTLSKey, c.PeerTLSCA)
+	}
 	return c, errors.Join(faults...)
+}
+
+// maxReplicas is beyond any cluster: every replica more makes each commit slower.
+const maxReplicas = 99
+
+// restURL reads the address of a replica's REST. Without a scheme it is HTTP.
+func restURL(text string) (string, error) {
+	whole := text
+	if !strings.Contains(text, "://") {
+		whole = "http://" + text
+	}
+	u, err := url.Parse(whole)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.User != nil {
+		return "", fmt.Errorf("%q is no REST address, want a URL such as http://10.0.0.1:9000", text)
+	}
+	return strings.TrimRight(whole, "/"), nil
 }
 
 // defaultOldPort is where LMCache's controller took events before 0.3.12.

@@ -147,6 +147,13 @@ func TestConfig_Refusals(t *testing.T) {
 		{"body", []string{"--max-body", "1"}, nil, nil, "max-body is 1"},
 		{"level", []string{"--log-level", "loud"}, nil, nil, `log-level is "loud"`},
 		{"format", []string{"--log-format", "xml"}, nil, nil, `log-format is "xml"`},
+		{"join without an address", []string{"--join", "http://"}, nil, nil, `join: "http://" is no REST address`},
+		{"join with a query", []string{"--join", "http://a:1,http://b:2/?x"}, nil, nil, `join: "http://b:2/?x" is no REST address`},
+		{"expect without join", []string{"--bootstrap-expect", "3"}, nil, nil, "bootstrap-expect is 3 without join"},
+		{"expect below 0", []string{"--join", "a:1", "--bootstrap-expect", "-1"}, nil, nil, "bootstrap-expect is -1"},
+		{"a misspelt flag of forming", nil, []string{"boostrap-expect=3"}, nil, `the nearest is "bootstrap-expect"`},
+		{"advertised URL", []string{"--advertise-url", "ftp://a"}, nil, nil, `advertise-url: "ftp://a"`},
+		{"peer key alone", []string{"--peer-tls-key", "k"}, nil, nil, `peer-tls-cert, peer-tls-key and peer-tls-ca go together: "", "k", ""`},
 		{"key without certificate", []string{"--tls-key", "k"}, nil, nil, "tls-cert and tls-key go together"},
 		{"CA alone", []string{"--tls-ca", "k"}, nil, nil, "without tls-cert"},
 		{"unknown flag", []string{"--nope"}, nil, nil, "nope"},
@@ -192,7 +199,7 @@ func TestConfig_AllFaultsAtOnce(t *testing.T) {
 
 func TestConfig_EveryOptionFromEverySource(t *testing.T) {
 	sample := map[string]string{"monitor-ports": `{"pull":1,"reply":2}`, "peer-addr": "h:1", "peer-advertise": "h:1", "log-store": "wal",
-		"log-level": "debug", "log-format": "json", "full-sync-completion-threshold": "0.5", "health-check-interval": "3"}
+		"log-level": "debug", "log-format": "json", "full-sync-completion-threshold": "0.5", "health-check-interval": "3", "bootstrap-expect": "0"}
 	for _, o := range serveOptions {
 		v, ok := sample[o.name]
 		if !ok {
@@ -208,7 +215,7 @@ func TestConfig_EveryOptionFromEverySource(t *testing.T) {
 				v = "x"
 			}
 		}
-		if strings.HasPrefix(o.name, "tls-") { // these only go together
+		if strings.Contains(o.name, "tls-") { // these only go together
 			continue
 		}
 		t.Run(o.name, func(t *testing.T) {
@@ -225,5 +232,34 @@ func TestConfig_EveryOptionFromEverySource(t *testing.T) {
 				t.Errorf("--%s %s changes nothing", o.name, v)
 			}
 		})
+	}
+}
+
+func TestConfig_TLS(t *testing.T) {
+	c := mustLoad(t, []string{"--tls-cert", "a", "--tls-key", "b", "--tls-ca", "c", "--peer-tls-cert", "d"}, []string{"peer_tls_key=e"}, []string{"KVCTRL_PEER_TLS_CA=f"})
+	if got := []string{c.TLSCert, c.TLSKey, c.TLSCA, c.PeerTLSCert, c.PeerTLSKey, c.PeerTLSCA}; !cmp.Equal(got, []string{"a", "b", "c", "d", "e", "f"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestConfig_Join: the same list in every source and form.
+func TestConfig_Join(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(file, []byte("join: [a:9000, 'https://b:9001/']\nbootstrap_expect: 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"http://a:9000", "https://b:9001"}
+	for _, c := range []config{
+		mustLoad(t, []string{"--config", file}, nil, nil),
+		mustLoad(t, []string{"--join", "http://a:9000,https://b:9001", "--bootstrap-expect=3"}, nil, nil),
+		mustLoad(t, nil, []string{"join=a:9000, https://b:9001"}, []string{"KVCTRL_BOOTSTRAP_EXPECT=3"}),
+		mustLoad(t, nil, nil, []string{"KVCTRL_JOIN=http://a:9000/,https://b:9001", "KVCTRL_BOOTSTRAP_EXPECT=3"}),
+	} {
+		if diff := cmp.Diff(want, c.Join); diff != "" || c.BootstrapExpect != 3 {
+			t.Errorf("expect %d, join (-want +got):\n%s", c.BootstrapExpect, diff)
+		}
+	}
+	if c := mustLoad(t, nil, nil, nil); len(c.Join) != 0 || c.BootstrapExpect != 1 {
+		t.Errorf("by default %+v", c)
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // Exit codes of serve. A supervisor may act on them: 3 and 6 do not go away by
-// themselves, 5 may.
+// themselves, 5 may; 7 is as an operator wanted it.
 const (
 	exitFailed  = 1 // anything not named below
 	exitConfig  = 2 // command line, environment or configuration file
@@ -21,6 +21,7 @@ const (
 	exitAddress = 4 // an address is in use or not ours
 	exitStorage = 5 // the disk failed, hangs or is full
 	exitEntry   = 6 // the log holds an entry that this build cannot apply
+	exitRemoved = 7 // this node was removed from its cluster
 )
 
 // exitOf gives an error of serve its exit code.
@@ -35,6 +36,8 @@ func exitOf(err error) error {
 	code := exitFailed
 	var entry *fsm.RefusedError
 	switch {
+	case errors.Is(err, cluster.ErrRemoved):
+		code = exitRemoved
 	case errors.As(err, &entry):
 		code = exitEntry
 	case errors.Is(err, cluster.ErrStore), errors.Is(err, cluster.ErrDiskSpace), errors.Is(err, syscall.ENOSPC):

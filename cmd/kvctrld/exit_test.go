@@ -31,6 +31,8 @@ func TestExitOf(t *testing.T) {
 		{"worker address of nobody", fmt.Errorf("bind: %w", zmq.Errno(syscall.ENODEV)), exitAddress},
 		{"another fault of libzmq", fmt.Errorf("poll: %w", zmq.ETERM), exitFailed},
 		{"disk", fmt.Errorf("%w: hangs", cluster.ErrStore), exitStorage},
+		{"removed, while it ran", fmt.Errorf("node n3: %w", cluster.ErrRemoved), exitRemoved},
+		{"removed, at the next start", fmt.Errorf("%w: %w", cluster.ErrDataDir, cluster.ErrRemoved), exitRemoved},
 		{"entry", fmt.Errorf("stopped: %w", &fsm.RefusedError{Index: 7}), exitEntry},
 	} {
 		var exit *exitError

@@ -72,5 +72,6 @@ func newRoot() *cobra.Command {
 	root.AddCommand(newStatus())
 	root.AddCommand(newReads()...)
 	root.AddCommand(newCommands()...)
+	root.AddCommand(newMembership()...)
 	return root
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync/atomic"
 
 	"github.com/kvctrl/kvctrl/cluster"
@@ -26,6 +27,44 @@ func (n *openingNode) Propose(ctx context.Context, entry []byte) (cluster.Applie
 	return cluster.Applied{}, cluster.ErrNoLeader
 }
 
+// Submit and Propose differ once the node is open: on a follower the one goes to the
+// leader, the other is refused.
+func (n *openingNode) Submit(ctx context.Context, entry []byte) (cluster.Applied, error) {
+	if node := n.node.Load(); node != nil {
+		return node.Submit(ctx, entry)
+	}
+	return cluster.Applied{}, cluster.ErrNoLeader
+}
+
+func (n *openingNode) AskLeader(ctx context.Context, path string, body []byte) ([]byte, error) {
+	if node := n.node.Load(); node != nil {
+		return node.AskLeader(ctx, path, body)
+	}
+	return nil, cluster.ErrNoLeader
+}
+
+// LeaderTransport may be kept: it looks for the node at each request.
+func (n *openingNode) LeaderTransport() http.RoundTripper { return leaderTransport{n} }
+
+type leaderTransport struct{ *openingNode }
+
+func (t leaderTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if node := t.node.Load(); node != nil {
+		return node.LeaderTransport().RoundTrip(r)
+	}
+	if r.Body != nil { // a RoundTripper closes it, whatever comes of the request
+		r.Body.Close()
+	}
+	return nil, cluster.ErrNoLeader
+}
+
+func (n *openingNode) Transfer(ctx context.Context, nodeID string) error {
+	if node := n.node.Load(); node != nil {
+		return node.Transfer(ctx, nodeID)
+	}
+	return cluster.ErrNoLeader
+}
+
 func (n *openingNode) Read(ctx context.Context, r cluster.Read) (cluster.Freshness, error) {
 	if node := n.node.Load(); node != nil {
 		return node.Read(ctx, r)
@@ -45,6 +84,20 @@ func (n *openingNode) Ready() error {
 		return node.Ready()
 	}
 	return errOpening
+}
+
+func (n *openingNode) Identity() cluster.Identity {
+	if node := n.node.Load(); node != nil {
+		return node.Identity()
+	}
+	return cluster.Identity{}
+}
+
+func (n *openingNode) Term() uint64 {
+	if node := n.node.Load(); node != nil {
+		return node.Term()
+	}
+	return 0
 }
 
 func (n *openingNode) NodeID() string {

@@ -30,6 +30,8 @@ var serveOptions = []option{
 	{"peer-advertise", "", "", "address that other replicas dial (default: peer-addr)"},
 	{"advertise-url", "", "", "this replica's REST URL as others reach it (default: from host and port)"},
 	{"advertise-host", "", "", "name that workers are given for heartbeats (default: the host a worker reached)"},
+	{"join", []string{}, "", "REST URLs of replicas, comma separated: join their cluster; the same list on every node, itself included, is fine"},
+	{"bootstrap-expect", 1, "", "with join: form a new cluster once that many replicas see each other and none has one yet; 0 only waits to be added"},
 	{"log-store", "bolt", "", "bolt or wal"},
 	{"log-bytes-snapshot", 256 << 20, "", "bytes of log after which a snapshot is taken even when entries are few"},
 
@@ -48,6 +50,9 @@ var serveOptions = []option{
 	{"tls-cert", "", "", "certificate file: REST over TLS"},
 	{"tls-key", "", "", "key file of tls-cert"},
 	{"tls-ca", "", "", "CA file: clients must show a certificate of it"},
+	{"peer-tls-cert", "", "", "certificate file: mutual TLS between replicas, with peer-tls-key and peer-tls-ca"},
+	{"peer-tls-key", "", "", "key file of peer-tls-cert"},
+	{"peer-tls-ca", "", "", "CA file that signs the replicas' certificates"},
 }
 
 // optionNamed returns the option that a key names: its own name, with dashes or

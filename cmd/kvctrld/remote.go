@@ -19,6 +19,7 @@ type remote struct {
 	addr    string
 	timeout time.Duration
 	json    bool
+	tls     tlsFiles
 }
 
 // flags declares the client flags on a command.
@@ -29,17 +30,34 @@ func (r *remote) flags(cmd *cobra.Command) {
 	}
 	cmd.Flags().StringVar(&r.addr, "addr", def, "REST addresses of replicas, comma separated; the next is tried when one does not answer (KVCTRL_ADDR)")
 	cmd.Flags().DurationVar(&r.timeout, "timeout", 60*time.Second, "longest wait for an answer")
+	cmd.Flags().StringVar(&r.tls.ca, "cacert", os.Getenv("KVCTRL_CACERT"), "CA file that signs the replicas' certificates, in place of the system's (KVCTRL_CACERT)")
+	cmd.Flags().StringVar(&r.tls.cert, "cert", os.Getenv("KVCTRL_CERT"), "own certificate file, for replicas with tls-ca (KVCTRL_CERT)")
+	cmd.Flags().StringVar(&r.tls.key, "key", os.Getenv("KVCTRL_KEY"), "key file of cert (KVCTRL_KEY)")
 	cmd.Flags().BoolVar(&r.json, "json", false, "print the answer's raw body")
 }
 
 // call asks the replicas. Every request may be repeated: reads change nothing, commands
-// carry their event id, and a snapshot more does no harm.
+// carry their event id, a replica joins or leaves once, and neither a snapshot nor a
+// transfer more does harm.
 func (r *remote) call(cmd *cobra.Command, method, path string, body any) ([]byte, error) {
-	c, err := newClient(r.addr, r.timeout)
+	c, err := r.client(r.addr)
 	if err != nil {
-		return nil, &exitError{code: 2, err: err}
+		return nil, err
 	}
+	defer c.close()
 	return c.call(cmd.Context(), method, path, body)
+}
+
+// client speaks to the replicas at addrs.
+func (r *remote) client(addrs string) (*client, error) {
+	security, err := r.tls.config()
+	if err == nil {
+		var c *client
+		if c, err = newClient(addrs, r.timeout, security); err == nil {
+			return c, nil
+		}
+	}
+	return nil, &exitError{code: exitConfig, err: err}
 }
 
 // show prints the raw body, or hands the decoded answer to print.

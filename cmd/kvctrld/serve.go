@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os/signal"
 	"strconv"
 	"syscall"
@@ -24,8 +26,8 @@ import (
 	"github.com/kvctrl/kvctrl/registry"
 )
 
-// stopWithin bounds a clean stop: answers under way, the drain of what workers sent,
-// the handing over of leadership.
+// stopWithin bounds the last part of a clean stop, once leadership is handed over, clients
+// are answered and what workers sent is in the log.
 const stopWithin = 15 * time.Second
 
 func newServe() *cobra.Command {
@@ -53,8 +55,10 @@ func newServe() *cobra.Command {
 //
 // The order is the point of this function. Addresses are bound before the data
 // directory is touched, so that a port in use changes nothing. REST answers while a
-// long log is read back, and workers that connect early are held. Stopping goes the other way round:
-// clients, workers, then the log with a hand-over of leadership.
+// long log is read back, and while a cluster forms, which asks it; workers that connect
+// early are held. Stopping begins with a hand-over of leadership while everything still
+// works, so that the others hardly miss a leader (handOver); then clients and workers,
+// whose last words go to the new leader, then the log.
 func serve(ctx context.Context, c config, stderr io.Writer) error {
 	log := hclog.New(&hclog.LoggerOptions{
 		Name: "kvctrld", Level: hclog.LevelFromString(c.LogLevel), JSONFormat: c.LogFormat == "json", Output: stderr, TimeFormat: "2006-01-02T15:04:05.000Z0700",
@@ -76,13 +80,18 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 	var session registry.SessionID
 	rand.Read(session[:])
 	ingestOptions := ingest.Options{
-		Log: node, State: state, Session: session,
+		Log: submitter{node}, Leader: node, State: state, Session: session,
 		Host: c.Host, PullPorts: zmqPorts(c.PullPorts), ReplyPort: c.ReplyPort, HeartbeatPort: c.HeartbeatPort,
 		AdvertiseHost: c.AdvertiseHost, MaxSyncs: c.MaxSyncs, Logger: log.Named("ingest"),
 	}
 	if err := ingestOptions.Validate(); err != nil {
 		return configError(err)
 	}
+	discover, err := newDiscovery(c)
+	if err != nil {
+		return configError(err)
+	}
+	defer discover.close()
 	workers := ingest.New(ingestOptions)
 	if err := workers.Open(); err != nil {
 		return errors.Join(err, workers.Close())
@@ -106,15 +115,23 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 	}
 	defer rest.Close(context.Background())
 
-	// Owner: this function, which waits for both below. They end with ctx, or when one
-	// of them fails.
-	parts, partsCtx := errgroup.WithContext(ctx)
-	parts.Go(func() error { return workers.Serve(partsCtx) })
-	parts.Go(func() error { return rest.Serve(partsCtx) })
+	// Owner: this function, which waits for both below. They end with roomsCtx, or when
+	// one of them fails.
+	roomsCtx, endRooms := context.WithCancel(context.WithoutCancel(ctx))
+	defer endRooms()
+	rooms, roomsCtx := errgroup.WithContext(roomsCtx)
+	rooms.Go(func() error { return workers.Serve(roomsCtx) })
+	rooms.Go(func() error { return rest.Serve(roomsCtx) })
 
 	started := time.Now()
-	opened, err := cluster.Open(partsCtx, cluster.Options{
+	opening, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(roomsCtx, cancel)()
+	opened, err := cluster.Open(opening, cluster.Options{
 		DataDir: c.DataDir, NodeID: c.NodeID, PeerAddr: c.PeerAddr, PeerAdvertise: c.PeerAdvertise, URL: advertisedURL(c, rest.Addr()),
+		PeerTLS:      cluster.PeerTLS{Cert: c.PeerTLSCert, Key: c.PeerTLSKey, CA: c.PeerTLSCA},
+		PeerHandlers: map[string]http.Handler{"/rest/": rest.PeerHandler(), "/ingest/": workers.PeerHandler()},
+		Join:         c.Join, BootstrapExpect: c.BootstrapExpect, Discover: discover.ask,
 		FSM: state, Members: func() []registry.Member { return state.Registry().Members() },
 		LogStore: c.LogStore, SnapshotBytes: c.LogBytesSnapshot,
 		LeaderTasks: []cluster.LeaderTask{
@@ -127,26 +144,46 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		Logger: log, OnFatal: fail,
 	})
 	if err != nil {
-		fail(err)
-		return errors.Join(err, parts.Wait())
+		endRooms()
+		return errors.Join(err, rooms.Wait())
 	}
 	node.set(opened)
 	log.Info("serving", "node", opened.NodeID(), "rest", rest.Addr(), "pull", workers.Ports().Pull, "reply", workers.Ports().Reply,
-		"heartbeat", workers.Ports().Heartbeat, "data", c.DataDir, "took", time.Since(started).Round(time.Millisecond))
+		"heartbeat", workers.Ports().Heartbeat, "peer", opened.PeerAddr(), "data", c.DataDir, "took", time.Since(started).Round(time.Millisecond))
 
-	err = parts.Wait()
-
-	log.Info("stopping")
-	limit, cancel := context.WithTimeout(context.Background(), stopWithin)
-	defer cancel()
-	err = errors.Join(err, opened.Close(limit))
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		return errors.Join(cause, err)
+	select {
+	case <-ctx.Done(): // asked to stop, or the node cannot go on
+	case <-roomsCtx.Done(): // a room has failed
 	}
-	if err == nil {
+	log.Info("stopping")
+	broken := context.Cause(ctx)
+	if errors.Is(broken, context.Canceled) {
+		broken = nil
+	}
+	stop := func() error {
+		limit, cancel := context.WithTimeout(context.Background(), stopWithin)
+		defer cancel()
+		return opened.Close(limit)
+	}
+	if broken != nil { // the others wait for this one to be gone
+		err = stop()
+		endRooms()
+		return errors.Join(broken, rooms.Wait(), err)
+	}
+	handOver(opened, rest, log)
+	endRooms()
+	if err = errors.Join(rooms.Wait(), stop()); err == nil {
 		log.Info("stopped")
 	}
 	return err
+}
+
+// submitter is the log as the workers' side sees it: what it proposes goes to the leader,
+// wherever that is.
+type submitter struct{ node *openingNode }
+
+func (s submitter) Propose(ctx context.Context, entry []byte) (cluster.Applied, error) {
+	return s.node.Submit(ctx, entry)
 }
 
 // zmqPorts gives ports the form that ingest takes, where 0 on the command line asks
@@ -172,7 +209,8 @@ func maxConns() int {
 	return int(max(min(files.Cur/2, httpapi.DefaultMaxConns), 1))
 }
 
-// advertisedURL is where others reach this replica's REST.
+// advertisedURL is where others reach this replica's REST. One that listens on every
+// address is reached by the name that its peers dial.
 func advertisedURL(c config, bound string) string {
 	if c.AdvertiseURL != "" {
 		return c.AdvertiseURL
@@ -187,6 +225,11 @@ func advertisedURL(c config, bound string) string {
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
+		if peer, _, err := net.SplitHostPort(cmp.Or(c.PeerAdvertise, c.PeerAddr)); err == nil && peer != "" {
+			if ip := net.ParseIP(peer); ip == nil || !ip.IsUnspecified() {
+				host = peer
+			}
+		}
 	}
 	return fmt.Sprintf("%s://%s", scheme, net.JoinHostPort(host, port))
 }

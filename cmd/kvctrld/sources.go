@@ -146,7 +146,7 @@ func mergeEnvironment(merged settings, env map[string]string) []error {
 // clientVariable reports names that share our prefixes and are no setting of serve.
 func clientVariable(name string) bool {
 	switch name {
-	case "KVCTRL_CONFIG", "KVCTRL_ADDR", "KVCTRL_TOKEN", "LMCACHE_CONTROLLER_CONFIG_FILE", "LMCACHE_CONTROLLER_EXTRA_CONFIG":
+	case "KVCTRL_CONFIG", "KVCTRL_ADDR", "KVCTRL_TOKEN", "KVCTRL_CACERT", "KVCTRL_CERT", "KVCTRL_KEY", "LMCACHE_CONTROLLER_CONFIG_FILE", "LMCACHE_CONTROLLER_EXTRA_CONFIG":
 		return true
 	case "LMCACHE_CONTROLLER_URL", "LMCACHE_CONTROLLER_PULL_URL", "LMCACHE_CONTROLLER_REPLY_URL":
 		return true // where an engine finds its controller: on one machine they share the environment
