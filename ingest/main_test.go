@@ -23,9 +23,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // What cmd puts in: the contracts hold.
 var (
-	_ Log   = (*cluster.Node)(nil)
-	_ State = (*fsm.FSM)(nil)
+	_ Log    = submitter{}
+	_ Leader = (*cluster.Node)(nil)
+	_ State  = (*fsm.FSM)(nil)
 )
+
+// submitter is how a replica's batches reach the log.
+type submitter struct{ *cluster.Node }
+
+func (s submitter) Propose(ctx context.Context, entry []byte) (cluster.Applied, error) {
+	return s.Submit(ctx, entry)
+}
 
 // memLog is a replicated log of one replica in memory: the real state machine behind
 // a mutex. fault, if set, decides for each attempt whether the entry is applied and
