@@ -60,10 +60,15 @@ func (n *fakeNode) LeaderTransport() http.RoundTripper {
 	}
 	return n.toLeader
 }
-func (n *fakeNode) Transfer(ctx context.Context, nodeID string) error { return n.transfer(ctx, nodeID) }
-func (n *fakeNode) Status() cluster.Status                            { return n.status }
-func (n *fakeNode) Counters() cluster.Counters                        { return n.counters }
-func (n *fakeNode) Ready() error                                      { return n.ready }
+func (n *fakeNode) Transfer(ctx context.Context, nodeID string) error {
+	if n.transfer != nil {
+		return n.transfer(ctx, nodeID)
+	}
+	return cluster.ErrNotVoter
+}
+func (n *fakeNode) Status() cluster.Status     { return n.status }
+func (n *fakeNode) Counters() cluster.Counters { return n.counters }
+func (n *fakeNode) Ready() error               { return n.ready }
 func (n *fakeNode) Read(ctx context.Context, r cluster.Read) (cluster.Freshness, error) {
 	if n.read != nil {
 		return n.read(ctx, r)
