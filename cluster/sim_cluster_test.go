@@ -40,8 +40,9 @@ type simReplica struct {
 	host *memnet.Host
 	disk *simDisk
 
-	mu   sync.Mutex
-	life *simLife // nil while it is down
+	mu    sync.Mutex
+	life  *simLife    // nil while it is down
+	fatal func(error) // told what OnFatal is; nil: that is a failure
 }
 
 // simLife is a replica from its start to its stop or crash.
@@ -113,7 +114,12 @@ func (r *simReplica) start() {
 		SnapshotThreshold: 64, TrailingLogs: 96, SnapshotInterval: 400 * time.Millisecond,
 		MinFreeBytes: -1, Logger: testLogger(r.c.t),
 		OnFatal: func(err error) {
-			if !l.isDead() {
+			r.mu.Lock()
+			fatal := r.fatal
+			r.mu.Unlock()
+			if fatal != nil {
+				fatal(err)
+			} else if !l.isDead() {
 				r.c.h.failf("%s: OnFatal: %v", r.id, err)
 			}
 		},

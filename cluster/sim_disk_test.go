@@ -64,6 +64,13 @@ func (d *simDisk) wipe() {
 	d.log, d.vars, d.snaps = map[uint64]*raft.Log{}, map[string]string{}, nil
 }
 
+// slow makes writes take up to that long.
+func (d *simDisk) slow(syncs time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.syncs = syncs
+}
+
 // hang makes every write wait until the returned function is called.
 func (d *simDisk) hang() (release func()) {
 	d.mu.Lock()
@@ -83,6 +90,18 @@ func (d *simDisk) newest() *simSnapshot {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.snaps[0]
+}
+
+// holdsTerm gives the index of an entry of that term, 0 when there is none.
+func (d *simDisk) holdsTerm(term uint64) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for index, l := range d.log {
+		if l.Term == term {
+			return index
+		}
+	}
+	return 0
 }
 
 // simWrite is one write: entries, or one named value.

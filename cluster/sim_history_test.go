@@ -31,6 +31,8 @@ type history struct {
 	firsts  []firstApplied // in the order of both
 	batches map[batchID]uint64
 	acked   uint64 // the highest index of an entry that a client knows to be applied
+	lastAck time.Time
+	gap     time.Duration // the longest between two acknowledgements since watchGap
 	leaders map[uint64]string
 	counts  historyCounts
 }
@@ -157,9 +159,24 @@ func (h *history) ack(node string, entry []byte, a Applied) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.acked = max(h.acked, a.Index)
+	h.gap = max(h.gap, time.Since(h.lastAck))
+	h.lastAck = time.Now()
 	h.counts.acked++
 	if e := h.at(a.Index); !bytes.Equal(e.data, entry) {
 		h.failf("%s acknowledged an entry at index %d, where another one was applied", node, a.Index)
+	}
+}
+
+// watchGap begins to measure the longest time without an acknowledgement, which the
+// returned function tells.
+func (h *history) watchGap() (longest func() time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gap, h.lastAck = 0, time.Now()
+	return func() time.Duration {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return max(h.gap, time.Since(h.lastAck))
 	}
 }
 

@@ -1,16 +1,12 @@
 package cluster
 
 import (
-	"bytes"
-	"context"
 	"flag"
 	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 var (
@@ -65,77 +61,4 @@ func partitionAndHeal(t *testing.T, seed uint64, cycles int) {
 		t.Errorf("a replica that was there all the time has digest %s after index %d, the others %s", got, last, want)
 	}
 	t.Logf("seed %d: %v of virtual time, %+v", seed, time.Since(begin), c.h.seen())
-}
-
-// A leader that was cut off, and learns of a newer term by the answers to what it had
-// sent, ends its replication: later it stops in order (hashicorp/raft #612: with two
-// requests under way the sender hangs for good, and where a follower only refuses one,
-// it is never sent an entry again).
-func TestSim_CutOffLeaderEndsItsReplication(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := startSim(t, simOptions{seed: 1, delay: time.Millisecond, events: true})
-		c.load.start()
-		for range 12 {
-			c.wait(500 * time.Millisecond)
-			leader := c.mustLead()
-			c.isolate(leader.NodeID())
-			c.wait(1500 * time.Millisecond)
-			if now := c.mustLead(); now == leader {
-				t.Fatalf("%s still leads", leader.NodeID())
-			}
-			c.heal()
-		}
-		c.load.stop()
-		c.settle()
-		c.load.verify(c.mustLead())
-	}) // the replicas stop here, each within its limits
-}
-
-// A snapshot that was sent long ago, over a connection that is given up by now, does
-// not take a follower back to what it was then: raft itself would install it.
-func TestSim_LateSnapshotDoesNotTakeTheStateBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := startSim(t, simOptions{seed: 1, tune: func(o *Options) {
-			o.SnapshotThreshold, o.TrailingLogs = 1<<20, 2<<20 // a store that has two newer ones would drop it
-		}})
-		leader, follower := c.mustLead(), c.followers()[0]
-		c.load.start()
-		c.wait(time.Second)
-		if err := leader.Snapshot(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		snap := leader.replica.disk.newest()
-		c.wait(time.Second)
-		c.load.stop()
-		c.settle()
-		was := follower.machine.Applied()
-		if was <= snap.meta.Index {
-			t.Fatalf("the snapshot is of index %d, the follower at %d", snap.meta.Index, was)
-		}
-
-		var answer raft.InstallSnapshotResponse
-		err := leader.parts.transport.InstallSnapshot(raft.ServerID(follower.NodeID()), follower.parts.transport.LocalAddr(), &raft.InstallSnapshotRequest{
-			RPCHeader:       raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.NodeID()), Addr: []byte(leader.PeerAddr())},
-			SnapshotVersion: snap.meta.Version, Term: leader.Term(),
-			LastLogIndex: snap.meta.Index, LastLogTerm: snap.meta.Term,
-			Configuration: raft.EncodeConfiguration(snap.meta.Configuration), ConfigurationIndex: snap.meta.ConfigurationIndex,
-			Size: snap.meta.Size,
-		}, &answer, bytes.NewReader(snap.data))
-		if err == nil || answer.Success {
-			t.Errorf("the follower takes it: %+v, %v", answer, err)
-		}
-		if now := follower.machine.Applied(); now < was {
-			t.Errorf("the follower went from index %d back to %d", was, now)
-		}
-		c.settle()
-		c.load.verify(follower)
-		c.load.start()
-		c.wait(time.Second)
-		c.load.stop()
-		c.settle()
-		c.load.verify(follower)
-		if n := c.h.seen(); n.refusedRestores != 1 {
-			t.Errorf("%+v: want one refused snapshot", n)
-		}
-	})
 }
