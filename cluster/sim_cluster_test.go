@@ -137,9 +137,10 @@ func (r *simReplica) start() {
 	if err != nil {
 		r.c.t.Fatalf("start %s: %v", r.id, err)
 	}
+	clusterID, keep := r.disk.clusterID(store)
 	n, err := start(opts.withDefaults(), parts{
 		nodeID: r.id, port: port, transport: newRaftTransport(port, opts.Logger), store: store, storePath: "memory of " + r.id,
-		snapshots: simSnapshots{r.disk, store}, bootstrap: r.c.conf, clusterID: "simulated",
+		snapshots: simSnapshots{r.disk, store}, bootstrap: r.c.conf, clusterID: clusterID, keepClusterID: keep,
 	})
 	if err != nil {
 		r.c.t.Fatalf("start %s: %v", r.id, err)

@@ -17,20 +17,21 @@ import (
 // the snapshots that had been written and synced. A replica reaches it through a
 // simStore, one for each of its lives.
 type simDisk struct {
-	mu     sync.Mutex
-	rand   *rand.Rand
-	syncs  time.Duration // the longest time that a write takes to be safe
-	stuck  chan struct{} // while not nil, writes wait for it to close
-	log    map[uint64]*raft.Log
-	vars   map[string]string
-	snaps  []*simSnapshot // whole ones, the newest first
-	writer *simStore      // who may write now
+	mu      sync.Mutex
+	rand    *rand.Rand
+	syncs   time.Duration // the longest time that a write takes to be safe
+	stuck   chan struct{} // while not nil, writes wait for it to close
+	log     map[uint64]*raft.Log
+	vars    map[string]string
+	cluster string         // "" = in none yet
+	snaps   []*simSnapshot // whole ones, the newest first
+	writer  *simStore      // who may write now
 }
 
 func newSimDisk(seed uint64) *simDisk {
 	return &simDisk{
 		rand: rand.New(rand.NewPCG(seed, 7)), syncs: 2 * time.Millisecond,
-		log: map[uint64]*raft.Log{}, vars: map[string]string{},
+		log: map[uint64]*raft.Log{}, vars: map[string]string{}, cluster: simClusterID,
 	}
 }
 
@@ -61,7 +62,7 @@ func (d *simDisk) crash() {
 func (d *simDisk) wipe() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.log, d.vars, d.snaps = map[uint64]*raft.Log{}, map[string]string{}, nil
+	d.log, d.vars, d.snaps, d.cluster = map[uint64]*raft.Log{}, map[string]string{}, nil, ""
 }
 
 // slow makes writes take up to that long.
@@ -82,6 +83,23 @@ func (d *simDisk) hang() (release func()) {
 		defer d.mu.Unlock()
 		d.stuck = nil
 		close(stuck)
+	}
+}
+
+// simClusterID is the cluster of the replicas that are members from the start.
+const simClusterID = "simulated"
+
+// clusterID gives the cluster that the disk belongs to and how a life notes another.
+func (d *simDisk) clusterID(s *simStore) (id string, keep func(string) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.cluster, func(id string) error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.writer == s {
+			d.cluster = id
+		}
+		return nil
 	}
 }
 
