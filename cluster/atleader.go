@@ -16,18 +16,29 @@ type leaderCall struct {
 	there func(ctx context.Context, to peerTarget) (again bool, err error)
 }
 
+// maxHolds bounds how long a call is held while one leader follows the other.
+const maxHolds = 5
+
 // atLeader does it where the leader is. While there is none, or the one that is known
-// does not do it, it waits, two election timeouts in all, and then returns ErrNoLeader.
-// Without an error of the call's own nothing was done.
+// does not do it, it waits, up to two election timeouts for each leader that comes, and
+// then returns ErrNoLeader. Without an error of the call's own nothing was done.
 func (n *Node) atLeader(ctx context.Context, c leaderCall) error {
-	deadline := time.Now().Add(n.times.hold())
+	begin := time.Now()
+	deadline := begin.Add(n.times.hold())
 	hold := time.NewTimer(n.times.hold())
 	defer hold.Stop()
+	var last string // who was known to lead
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		s, changed := n.view.get()
+		if s.leader != "" && s.leader != last {
+			if last = s.leader; time.Since(begin) < (maxHolds-1)*n.times.hold() {
+				deadline = time.Now().Add(n.times.hold())
+				hold.Reset(n.times.hold())
+			}
+		}
 		var again bool
 		var err error
 		switch {

@@ -96,27 +96,26 @@ func TestCluster_ThreeReplicasFollow(t *testing.T) {
 			if _, err := n.Propose(context.Background(), []byte("x:no")); !errors.As(err, &not) || !errors.Is(err, ErrNotLeader) || not.Leader.NodeID != leader.NodeID() {
 				t.Errorf("%s proposes: %v, want the leader named", n.NodeID(), err)
 			}
-			if _, err := n.Read(context.Background(), Read{Consistency: Linearizable}); !errors.Is(err, ErrNotLeader) {
-				t.Errorf("%s reads linearizably: %v", n.NodeID(), err)
-			}
-			if _, err := n.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Second}); !errors.Is(err, ErrNotLeader) {
-				t.Errorf("%s reads within a second: %v", n.NodeID(), err)
-			}
-			if f, err := n.Read(context.Background(), Read{}); err != nil || f.Staleness != StalenessUnknown {
-				t.Errorf("%s reads stale: %+v, %v", n.NodeID(), f, err)
+			if f, err := n.Read(context.Background(), Read{Consistency: Linearizable}); err != nil || f.Staleness != 0 {
+				t.Errorf("%s reads linearizably: %+v, %v", n.NodeID(), f, err)
 			}
 			if err := n.Transfer(context.Background(), n.NodeID()); !errors.Is(err, ErrNotLeader) {
 				t.Errorf("%s takes leadership: %v", n.NodeID(), err)
 			}
 		}
 		<-time.After(2 * freshTick) // before the first mark a bound is met by a barrier
-		f, err := leader.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Second})
-		if err != nil || f.Staleness < leader.times.lease || f.Staleness > time.Second {
-			t.Errorf("leader within a second: %+v, %v; the lease belongs to the bound", f, err)
-		}
-		f, err = leader.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Millisecond})
-		if err != nil || f.Staleness != 0 {
-			t.Errorf("leader within a bound tighter than the lease: %+v, %v; want a proven 0", f, err)
+		for _, n := range c.nodes {
+			f, err := n.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Second})
+			if err != nil || f.Staleness < leader.times.lease || f.Staleness > leader.times.lease+2*freshTick {
+				t.Errorf("%s within a second: %+v, %v; the lease belongs to the bound", n.NodeID(), f, err)
+			}
+			f, err = n.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Millisecond})
+			if err != nil || f.Staleness != 0 {
+				t.Errorf("%s within a bound tighter than the lease: %+v, %v; want a proven 0", n.NodeID(), f, err)
+			}
+			if f, err := n.Read(context.Background(), Read{}); err != nil || f.Staleness > leader.times.lease+2*freshTick {
+				t.Errorf("%s reads stale: %+v, %v", n.NodeID(), f, err)
+			}
 		}
 		c.stop()
 	})
@@ -136,7 +135,7 @@ func TestCluster_LeaderTasks(t *testing.T) {
 				if s, _ := n.view.get(); !s.leading || s.term != term {
 					t.Errorf("n%d: task of term %d, the view is %+v", node, term, s)
 				}
-				if applied, commit := n.machine.Applied(), n.raft.CommitIndex(); n.machine.appliedTerm() != term {
+				if applied, commit := n.machine.Applied(), n.raft.CommitIndex(); c.states[node-1].lastTerm() != term {
 					t.Errorf("n%d: task runs before its term's entry is applied (%d of %d)", node, applied, commit)
 				}
 				if running[node].Add(1) > 2 {
@@ -216,21 +215,33 @@ func TestCluster_FollowerNotReadyYet(t *testing.T) {
 			mustPropose(t, leader, "x:1")
 		}
 		<-time.After(time.Second)
-		if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "catching up") {
-			t.Errorf("behind: ready says %v", err)
+		if err := f.Ready(); err != nil {
+			t.Errorf("a second behind: %v; it should not come and go under load", err)
+		}
+		<-time.After(readyLag)
+		if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "is the state of 6") {
+			t.Errorf("far behind: ready says %v", err)
+		}
+		// A new leader has to be caught up with first.
+		other := c.nodes[3-i-slices.Index(c.nodes, leader)]
+		if err := leader.Transfer(context.Background(), other.NodeID()); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "other leads", isTrue("does not", other.IsLeader))
+		<-time.After(2 * freshTick)
+		want := fmt.Sprintf("applied index %d of ", f.machine.Applied())
+		if err := f.Ready(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("behind a new leader: ready says %v, want %q", err, want)
 		}
 		close(gate)
 		await(t, "ready again", f.Ready)
 
-		// As after a start, before the first entry of the term is in.
-		f.machine.mu.Lock()
-		f.machine.term = 0
-		f.machine.mu.Unlock()
-		if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "nothing of term") {
-			t.Errorf("without anything of the term: ready says %v", err)
+		// One that has not been heard from says nothing of how far the state is.
+		f.fresh.heard(0, 0)
+		if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "has not said yet") {
+			t.Errorf("nothing heard: ready says %v", err)
 		}
-		mustPropose(t, leader, "x:2")
-		await(t, "ready by the next entry", f.Ready)
+		await(t, "ready once it is heard", f.Ready)
 		c.stop()
 	})
 }

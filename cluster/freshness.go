@@ -1,34 +1,46 @@
 package cluster
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
 )
 
-// freshTick is how often the mark is set. It is the coarseness of the staleness of
-// an idle leader of several.
-const freshTick = 50 * time.Millisecond
+const pathCommit = "/cluster/commit"
+
+const (
+	// freshTick is how often the mark is set: by the leader from its own commit index,
+	// by a follower from what the leader answers. It is the coarseness of the staleness.
+	freshTick = 50 * time.Millisecond
+	// freshTimeout bounds a follower's question. Another leader ends it sooner.
+	freshTimeout = time.Second
+)
 
 // freshness bounds the age of the state by one clock: it notes the time and the
 // commit index, and once the state has applied that index it is no older than the
 // note.
 type freshness struct {
-	mu    sync.Mutex
-	asOf  time.Time // everything committed before is applied; zero: nothing known
-	mark  time.Time // zero: none pending
-	index uint64
-	asked time.Time // when paused was asked
+	mu     sync.Mutex
+	asOf   time.Time // everything committed before is applied; zero: nothing known
+	mark   time.Time // zero: none pending
+	index  uint64
+	asked  time.Time // when paused was asked
+	steady time.Time // when it was asked last and said no
+	// What the leader of a term said first to this follower. Having applied it, it has
+	// caught up.
+	term, target uint64
 }
 
 // note takes what is committed and applied now.
 func (f *freshness) note(now time.Time, committed, applied uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.mark.IsZero() && applied >= f.index {
-		f.asOf, f.mark = f.mark, time.Time{}
-	}
+	f.settle(applied)
 	if f.mark.IsZero() {
 		if applied >= committed {
 			f.asOf = now
@@ -36,6 +48,33 @@ func (f *freshness) note(now time.Time, committed, applied uint64) {
 			f.mark, f.index = now, committed
 		}
 	}
+}
+
+// settle makes the pending mark good when it is. It needs mu.
+func (f *freshness) settle(applied uint64) {
+	if !f.mark.IsZero() && applied >= f.index {
+		f.asOf, f.mark = f.mark, time.Time{}
+	}
+}
+
+// heard takes the leader's word of what is committed.
+func (f *freshness) heard(term, committed uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if term != f.term {
+		f.term, f.target = term, committed
+	}
+}
+
+// caughtUp says whether the state has what the leader of the term had when it was
+// first heard; target is that, or 0 when it was not heard yet.
+func (f *freshness) caughtUp(term, applied uint64) (target uint64, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.term != term {
+		return 0, false
+	}
+	return f.target, applied >= f.target
 }
 
 // paused reports whether more than limit has passed since it was last asked. After
@@ -46,7 +85,19 @@ func (f *freshness) paused(now time.Time, limit time.Duration) bool {
 	defer f.mu.Unlock()
 	gap := now.Sub(f.asked)
 	f.asked = now
-	return gap > limit
+	if gap > limit {
+		return true
+	}
+	f.steady = now
+	return false
+}
+
+// isSteady reports whether the process has run without a pause of limit until now.
+// Right after a pause it is the first to be told, or paused was and has said so.
+func (f *freshness) isSteady(now time.Time, limit time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return now.Sub(f.steady) <= limit
 }
 
 // forget drops a pending mark, for when leadership ends. What is known stays true.
@@ -56,21 +107,30 @@ func (f *freshness) forget() {
 	f.mu.Unlock()
 }
 
-func (f *freshness) since() time.Time {
+// since gives the time as of which the state that has applied so much has everything.
+func (f *freshness) since(applied uint64) time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.settle(applied)
 	return f.asOf
 }
 
-// keepFresh sets the mark while this node leads. Owner: Node, until stopping.
+// keepFresh sets the mark: while this node leads, from what it knows, and while it
+// follows, from what the leader says. Owner: Node, until stopping.
 func (n *Node) keepFresh() {
 	tick := time.NewTicker(freshTick)
 	defer tick.Stop()
 	for {
+		s, changed := n.view.get()
+		if s.leader != "" && s.leader != n.id {
+			n.askCommit()
+		}
 		select {
 		case <-n.stopping:
 			return
 		case <-tick.C:
+		case <-changed:
+			continue // whoever leads now is asked at once
 		}
 		now := time.Now()
 		paused := n.fresh.paused(now, n.times.lease/2)
@@ -78,6 +138,52 @@ func (n *Node) keepFresh() {
 			n.fresh.note(now, n.raft.CommitIndex(), n.machine.Applied())
 		}
 	}
+}
+
+// commitAnswer is what a leader says of the log.
+type commitAnswer struct {
+	Term   uint64 `json:"term"`
+	Commit uint64 `json:"commit"`
+}
+
+// askCommit sets the mark by the leader's commit index. The mark is of before the
+// question: whatever was committed by then the leader has counted, or a leader before
+// it whose lease has not run out (see staleness).
+func (n *Node) askCommit() {
+	ctx, cancel := context.WithTimeout(n.life, freshTimeout)
+	defer cancel()
+	ctx, release := n.whileLeading(ctx)
+	defer release()
+	to, err := n.leaderTarget()
+	if err != nil {
+		return
+	}
+	begin := time.Now()
+	b, err := n.callPeer(ctx, to, pathCommit, nil)
+	var a commitAnswer
+	if err == nil {
+		err = json.Unmarshal(b, &a)
+	}
+	if err != nil {
+		if ctx.Err() == nil && !errors.Is(err, ErrNotLeader) {
+			n.log.Debug("the leader does not say what is committed", "node", to.ID, "peer", to.Addr, "error", err)
+		}
+		return // it will show as staleness
+	}
+	n.fresh.heard(a.Term, a.Commit)
+	n.fresh.note(begin, a.Commit, n.machine.Applied())
+}
+
+// serveCommit says what is committed, to a follower.
+func (n *Node) serveCommit(context.Context, Identity, []byte) ([]byte, error) {
+	s, _ := n.view.get()
+	switch {
+	case !s.leading:
+		return nil, n.notLeading()
+	case !n.fresh.isSteady(time.Now(), n.times.lease/2):
+		return nil, fmt.Errorf("%w: this replica was held up for a moment, and another may lead", ErrBusy)
+	}
+	return json.Marshal(commitAnswer{Term: s.term, Commit: n.raft.CommitIndex()})
 }
 
 // staleness is an upper bound of the state's age.
@@ -88,7 +194,7 @@ func (n *Node) staleness() time.Duration {
 		// Nobody else can commit: what is committed is known here and now.
 		n.fresh.note(time.Now(), n.raft.CommitIndex(), n.machine.Applied())
 	}
-	asOf := n.fresh.since()
+	asOf := n.fresh.since(n.machine.Applied())
 	if asOf.IsZero() {
 		return StalenessUnknown
 	}

@@ -36,6 +36,7 @@ type ledger struct {
 	mu    sync.Mutex
 	lines []string
 	own   int
+	term  uint64        // of the last entry
 	gate  chan struct{} // when set, ApplyBatch waits for it
 
 	persist func() // when set, called by Persist
@@ -80,8 +81,15 @@ func (l *ledger) ApplyBatch(logs []*raft.Log) []any {
 			l.own++
 		}
 	}
+	l.term = logs[len(logs)-1].Term
 	l.mark.Publish(logs[len(logs)-1].Index)
 	return out
+}
+
+func (l *ledger) lastTerm() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.term
 }
 
 func (l *ledger) all() []string {

@@ -26,12 +26,13 @@ type Node struct {
 
 	raft    *raft.Raft
 	store   *watchedStore
-	machine *termMachine
+	machine *countedMachine
 	entries entries
 
 	view  view
 	fresh freshness
-	noop  sharedNoop
+	noop  sharedRounds // no-ops that linearizable reads ride, while this node leads
+	asks  sharedRounds // questions to the leader that they ride while it follows
 	peers peerHealth
 
 	cluster clusterIdentity
@@ -154,7 +155,7 @@ func start(o Options, p parts) (*Node, error) {
 	n := &Node{
 		opts: o, times: o.timings(), id: p.nodeID, log: o.Logger.Named("cluster"), parts: p,
 		entries: entries{node: p.nodeID},
-		machine: &termMachine{StateMachine: o.FSM, snapshots: newSnapshotCounts()},
+		machine: &countedMachine{StateMachine: o.FSM, snapshots: newSnapshotCounts()},
 		slots:   make(chan struct{}, o.MaxInFlight),
 		life:    life, stop: stop, stopping: life.Done(),
 		gone: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}),

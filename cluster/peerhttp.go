@@ -306,6 +306,8 @@ func openPath(path string) bool {
 func (n *Node) peerPaths() {
 	n.handlePeer(pathIdentity, n.serveIdentity)
 	n.handlePeerSized(pathPropose, n.opts.MaxEntry, n.servePropose)
+	n.handlePeer(pathReadIndex, n.serveReadIndex)
+	n.handlePeer(pathCommit, n.serveCommit)
 }
 
 // serveIdentity says who this node is, as JSON.

@@ -58,9 +58,9 @@ func TestRead_LinearizableUnderLoad(t *testing.T) {
 
 // Readers that wait share one entry: 200 readers, 3 entries (one under way, one
 // that the rest ride, one for who came between).
-func TestSharedNoop_ManyRidersOneEntry(t *testing.T) {
+func TestSharedRounds_ManyRidersOneEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s sharedNoop
+		var s sharedRounds
 		var proposals, index uint64
 		propose := func() (uint64, error) { // takes a second
 			proposals++
@@ -156,15 +156,30 @@ func TestFreshness(t *testing.T) {
 		{60, 30, 30, at(60)},
 	} {
 		f.note(at(c.ms), c.committed, c.applied)
-		if got := f.since(); !got.Equal(c.want) {
+		if got := f.since(c.applied); !got.Equal(c.want) {
 			t.Errorf("at %d ms: as of %v, want %v", c.ms, got.Sub(t0), c.want.Sub(t0))
 		}
 	}
 	f.note(at(70), 40, 30)
 	f.forget()
 	f.note(at(80), 50, 45)
-	if got := f.since(); !got.Equal(at(60)) {
+	if got := f.since(45); !got.Equal(at(60)) {
 		t.Errorf("a forgotten note counted: as of %v", got.Sub(t0))
+	}
+	if got := f.since(50); !got.Equal(at(80)) {
+		t.Errorf("a note made good since is not counted: as of %v", got.Sub(t0))
+	}
+
+	for _, c := range []struct{ term, committed uint64 }{{3, 70}, {3, 80}, {4, 90}, {4, 95}} {
+		f.heard(c.term, c.committed)
+	}
+	for _, c := range []struct {
+		term, applied, target uint64
+		ok                    bool
+	}{{4, 89, 90, false}, {4, 90, 90, true}, {3, 99, 0, false}, {5, 99, 0, false}} {
+		if target, ok := f.caughtUp(c.term, c.applied); target != c.target || ok != c.ok {
+			t.Errorf("%+v: %d, %v", c, target, ok)
+		}
 	}
 }
 
@@ -177,6 +192,13 @@ func TestFreshness_Paused(t *testing.T) {
 	}{{0, true}, {50, false}, {249, false}, {500, true}, {550, false}} { // before the first look: who knows
 		if got := f.paused(t0.Add(time.Duration(c.ms)*time.Millisecond), 200*time.Millisecond); got != c.want {
 			t.Errorf("at %d ms: paused %v, want %v", c.ms, got, c.want)
+		}
+		at := t0.Add(time.Duration(c.ms) * time.Millisecond)
+		if got := f.isSteady(at, 200*time.Millisecond); got != (c.ms == 50 || c.ms == 249 || c.ms == 550) {
+			t.Errorf("at %d ms: steady %v", c.ms, got)
+		}
+		if f.isSteady(at.Add(201*time.Millisecond), 200*time.Millisecond) {
+			t.Errorf("at %d ms: steady without being looked at", c.ms+201)
 		}
 	}
 }

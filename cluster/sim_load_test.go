@@ -329,7 +329,7 @@ func (r *simReader) readLinearizable(l *simLife) {
 		return
 	}
 	if err != nil {
-		if !errors.Is(err, ErrStale) && !retryable(err) {
+		if !errors.Is(err, ErrStale) && !retryable(err) || errors.Is(err, ErrNotLeader) {
 			r.c.h.failf("%s: linearizable read: %v", l.NodeID(), err)
 		}
 		r.c.h.count(func(c *historyCounts) { c.refusedReads++ })

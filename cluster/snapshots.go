@@ -22,8 +22,14 @@ func newSnapshotCounts() *snapshotCounts {
 	return &snapshotCounts{seconds: histogram.New(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300)}
 }
 
+// countedMachine is the state machine with a count of its snapshots.
+type countedMachine struct {
+	StateMachine
+	snapshots *snapshotCounts
+}
+
 // Snapshot gives the state machine's snapshot, which counts itself.
-func (m *termMachine) Snapshot() (raft.FSMSnapshot, error) {
+func (m *countedMachine) Snapshot() (raft.FSMSnapshot, error) {
 	start := time.Now()
 	s, err := m.StateMachine.Snapshot()
 	if err != nil {

@@ -98,7 +98,7 @@ func TestSnapshots_Failures(t *testing.T) {
 // raft begins a snapshot and lets it go when the configuration is changing: it comes
 // again, nothing has failed.
 func TestSnapshots_PutOff(t *testing.T) {
-	m := &termMachine{StateMachine: &ledger{}, snapshots: newSnapshotCounts()}
+	m := &countedMachine{StateMachine: &ledger{}, snapshots: newSnapshotCounts()}
 	s, err := m.Snapshot()
 	if err != nil {
 		t.Fatal(err)

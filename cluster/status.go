@@ -102,10 +102,14 @@ func (n *Node) Status() Status {
 
 func ptr[T any](v T) *T { return &v }
 
-// Ready returns nil when this replica has a leader and has caught up: it has
-// applied everything up to its commit index, and with it an entry of the present
-// term, before which lies all that was committed earlier. Otherwise it says what
-// is missing.
+// readyLag is how old a follower's state may become before it counts as fallen behind
+// again. It is far above what load does (tens of milliseconds), so that a replica does
+// not come and go.
+const readyLag = 5 * time.Second
+
+// Ready returns nil when this replica has a leader and has caught up with it: its state
+// has all that was committed when the leader of this term was first heard, and has not
+// fallen far behind since. Otherwise it says what is missing.
 func (n *Node) Ready() error {
 	if err := n.failed(); err != nil {
 		return err
@@ -120,17 +124,18 @@ func (n *Node) Ready() error {
 	if s.leader == "" {
 		return ErrNoLeader
 	}
+	term, applied := n.raft.CurrentTerm(), n.machine.Applied()
 	if s.leader == n.id {
-		return fmt.Errorf("this replica leads since a moment ago and term %d has not begun", n.raft.CurrentTerm())
+		return fmt.Errorf("this replica leads since a moment ago and term %d has not begun", term)
 	}
-	// The applied index stands still over raft's own first entry of a term; the term
-	// then shows that its second one, the leader's, is not in yet.
-	committed, applied := n.raft.CommitIndex(), n.machine.Applied()
-	if term := n.raft.CurrentTerm(); max(n.machine.appliedTerm(), n.raftStat("last_snapshot_term")) < term {
-		return fmt.Errorf("catching up with leader %q: applied index %d, nothing of term %d yet", s.leader, applied, term)
+	switch target, ok := n.fresh.caughtUp(term, applied); {
+	case target == 0:
+		return fmt.Errorf("catching up with leader %q: applied index %d, it has not said yet what is committed in term %d", s.leader, applied, term)
+	case !ok:
+		return fmt.Errorf("catching up with leader %q: applied index %d of %d", s.leader, applied, target)
 	}
-	if applied < committed {
-		return fmt.Errorf("catching up with leader %q: applied index %d of %d", s.leader, applied, committed)
+	if old := time.Since(n.fresh.since(applied)); old > readyLag {
+		return fmt.Errorf("catching up with leader %q: applied index %d is the state of %v ago, or it has not been heard since", s.leader, applied, old.Round(time.Millisecond))
 	}
 	return nil
 }

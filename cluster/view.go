@@ -146,33 +146,3 @@ func (n *Node) observe() {
 		}
 	}
 }
-
-// termMachine is the state machine with a note of the term that its last entry
-// was of, for Ready, and a count of its snapshots. All are called from raft's FSM goroutine.
-type termMachine struct {
-	StateMachine
-	snapshots *snapshotCounts
-	mu        sync.Mutex
-	term      uint64
-}
-
-func (m *termMachine) ApplyBatch(logs []*raft.Log) []any {
-	answers := m.StateMachine.ApplyBatch(logs)
-	if len(logs) > 0 {
-		m.setTerm(logs[len(logs)-1].Term)
-	}
-	return answers
-}
-
-func (m *termMachine) setTerm(term uint64) {
-	m.mu.Lock()
-	m.term = max(m.term, term)
-	m.mu.Unlock()
-}
-
-// appliedTerm is the term of the last entry applied since the start.
-func (m *termMachine) appliedTerm() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.term
-}

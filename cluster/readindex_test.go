@@ -1,0 +1,101 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Readers at a follower share questions to the leader, and the leader's no-ops.
+func TestRead_FollowersShareRounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startSim(t, simOptions{seed: 6, delay: time.Millisecond})
+		leader, follower := c.mustLead(), c.followers()[0]
+		await(t, "ready", follower.Ready)
+		asked, applied := leader.Counters().PeerRequests, leader.Counters().Applied
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range 200 {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				if f, err := follower.Read(context.Background(), Read{Consistency: Linearizable}); err != nil || f.Staleness != 0 {
+					t.Errorf("%+v, %v", f, err)
+				}
+			}()
+		}
+		wg.Wait()
+		polls := 2 * uint64(1+time.Since(begin)/freshTick)
+		if got := leader.Counters().PeerRequests - asked; got > 2+polls {
+			t.Errorf("%d requests for 200 readers, want 2 and at most %d polls", got, polls)
+		}
+		if got := leader.Counters().Applied - applied; got > 2 {
+			t.Errorf("%d entries for 200 readers, want at most 2", got)
+		}
+	})
+}
+
+// A linearizable read at a follower goes on at the next leader; without one it says so.
+func TestRead_FollowerWhoseLeaderGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startSim(t, simOptions{seed: 7, delay: time.Millisecond})
+		leader, follower := c.mustLead(), c.followers()[0]
+		await(t, "ready", follower.Ready)
+		c.isolate(leader.NodeID())
+		begin := time.Now()
+		if _, err := follower.Read(context.Background(), Read{Consistency: Linearizable}); err != nil || time.Since(begin) > 3*time.Second {
+			t.Errorf("the leader is cut off: %v after %v, want the next one to answer", err, time.Since(begin))
+		}
+		// The one that is cut off knows nothing and does not say otherwise.
+		if _, err := leader.Read(context.Background(), Read{Consistency: Linearizable}); !errors.Is(err, ErrNoLeader) {
+			t.Errorf("at the one that is cut off: %v", err)
+		}
+		if f, err := leader.Read(context.Background(), Read{}); err != nil || f.Staleness < time.Since(begin)-leader.times.lease { // as long it may have led
+			t.Errorf("at the one that is cut off: %+v, %v, %v after the cut", f, err, time.Since(begin))
+		}
+		short, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if _, err := leader.Read(short, Read{Consistency: Bounded, MaxStaleness: 500 * time.Millisecond}); !errors.Is(err, ErrStale) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("bounded, at the one that is cut off: %v", err)
+		}
+		c.heal()
+		c.settle()
+		if _, err := leader.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: 500 * time.Millisecond}); err != nil {
+			t.Errorf("bounded, after it is back: %v", err)
+		}
+	})
+}
+
+// Who was held up does not vouch for what is committed, and who does not lead never.
+func TestServeCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startSim(t, simOptions{seed: 8})
+		leader, follower := c.mustLead(), c.followers()[0]
+		ask := func(l *simLife) error {
+			from := c.followers()[1]
+			if from == l {
+				from = c.followers()[0]
+			}
+			_, err := from.callPeer(context.Background(), peerTarget{l.NodeID(), l.PeerAddr()}, pathCommit, nil)
+			return err
+		}
+		c.wait(time.Second)
+		if err := ask(leader); err != nil {
+			t.Errorf("the leader: %v", err)
+		}
+		var e *PeerError
+		if err := ask(follower); !errors.Is(err, ErrNotLeader) || !errors.As(err, &e) || e.Status != http.StatusMisdirectedRequest {
+			t.Errorf("a follower: %v", err)
+		}
+		leader.fresh.mu.Lock()
+		leader.fresh.steady = time.Now().Add(-leader.times.lease)
+		leader.fresh.mu.Unlock()
+		if err := ask(leader); !errors.Is(err, ErrBusy) {
+			t.Errorf("a leader that was held up: %v", err)
+		}
+	})
+}
