@@ -364,7 +364,11 @@ func TestBatcher_ExactlyOnceInOrder(t *testing.T) {
 		for stream := range 3 {
 			adding.Go(func() {
 				for seq := range int64(per) {
-					if err := q.add(claim(seq%3), 1, opOf(fmt.Sprint(stream), seq), func(outcome) { told.Add(1) }); err != nil {
+					as := asEvent // waits for room
+					if seq%3 == 0 {
+						as = asRegistration // has room
+					}
+					if err := q.add(as, 1, opOf(fmt.Sprint(stream), seq), func(outcome) { told.Add(1) }); err != nil {
 						t.Errorf("stream %d operation %d: %v", stream, seq, err)
 					}
 				}
