@@ -458,3 +458,16 @@ func TestStopActing_HangingCommand(t *testing.T) {
 		<-done
 	})
 }
+
+// TestForward_LeaderIsClosed: a leader that takes no requests any more is not the last
+// word.
+func TestForward_LeaderIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		two := newSeveral(t, 2)
+		if err := two.rigs[0].s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(time.Second, func() { two.lead.Store(1) })
+		want(t, two.rigs[1].post("/clear", clearE1), 200, "")
+	})
+}

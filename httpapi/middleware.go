@@ -17,30 +17,36 @@ type series interface {
 // handler answers a request, or returns why it could not and has written nothing.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
-// routeKey is the context key of the route's pattern.
-type routeKey struct{}
+// asked is what the context of a request knows of it.
+type asked struct {
+	route string // its pattern, never what the client wrote
+	peer  bool   // another replica asks, on the peer port
+}
 
-// routeOf is the pattern of the request's route: never what the client wrote.
-func routeOf(r *http.Request) string {
-	name, _ := r.Context().Value(routeKey{}).(string)
-	return name
+type askedKey struct{}
+
+func askedOf(r *http.Request) asked {
+	a, _ := r.Context().Value(askedKey{}).(asked)
+	return a
 }
 
 // track makes an http.Handler for clients of a handler, counted and timed under the
 // route's name.
 func (s *Server) track(name string, h handler) http.Handler {
-	return s.wrap(name, s.metrics.http.route(name), s.opts.WriteTimeout, h)
+	return s.wrap(asked{route: name}, s.metrics.http.route(name), h)
 }
 
 // wrap makes an http.Handler of a handler, with the headers of every answer, errors put
-// into words and panics caught. With a writeTimeout of 0 the connection's deadlines are
-// its owner's.
-func (s *Server) wrap(name string, series series, writeTimeout time.Duration, h handler) http.Handler {
+// into words and panics caught.
+func (s *Server) wrap(a asked, series series, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		rec := &recorder{ResponseWriter: w, timeout: writeTimeout}
+		rec := &recorder{ResponseWriter: w, timeout: s.opts.WriteTimeout}
+		if a.peer { // the deadlines of its connections are the peer port's
+			rec.timeout = 0
+		}
 		defer func() { series.done(r.Method, cmp.Or(rec.status, http.StatusOK), time.Since(began)) }()
-		r = r.WithContext(context.WithValue(r.Context(), routeKey{}, name))
+		r = r.WithContext(context.WithValue(r.Context(), askedKey{}, a))
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		s.setPlace(w.Header())
 		if !s.requests.enter() {
@@ -68,7 +74,7 @@ func (s *Server) caught(w *recorder, r *http.Request) {
 		panic(p)
 	}
 	s.metrics.http.panics.Inc()
-	s.log.Error("panic in a handler", "route", routeOf(r), "panic", p, "stack", string(debug.Stack()))
+	s.log.Error("panic in a handler", "route", askedOf(r).route, "panic", p, "stack", string(debug.Stack()))
 	if w.status == 0 {
 		s.writeProblem(w, r, &problem{code: codeInternal, detail: "a fault of the controller; its log has the details"})
 	}

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -17,11 +16,11 @@ func (s *Server) PeerHandler() http.Handler {
 	m := http.NewServeMux()
 	for _, rt := range s.routes {
 		if rt.mutate != nil {
-			m.Handle(rt.method+" "+peerPrefix+rt.path, s.wrap(rt.path, s.metrics.peers.route(rt.path), 0, s.forwarded(rt)))
+			m.Handle(rt.method+" "+peerPrefix+rt.path, s.wrap(asked{rt.path, true}, s.metrics.peers.route(rt.path), s.forwarded(rt)))
 		}
 	}
 	// What only a newer replica knows.
-	m.Handle("/", s.wrap("other", s.metrics.peers.route("other"), 0, func(http.ResponseWriter, *http.Request) error {
+	m.Handle("/", s.wrap(asked{"other", true}, s.metrics.peers.route("other"), func(http.ResponseWriter, *http.Request) error {
 		return &problem{code: codeNotFound, detail: "the leader does not know this request: it is of an older version"}
 	}))
 	return m
@@ -34,7 +33,7 @@ func (s *Server) forwarded(rt route) handler {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(s.life, cancel)()
-		err := s.readMutation(w, r, rt, r.Header.Get(headerEventID), func(m *mutation, _ []byte) error {
+		return s.readMutation(w, r, rt, r.Header.Get(headerEventID), func(m *mutation, _ []byte) error {
 			if !s.opts.Node.IsLeader() || !s.acts.enter() {
 				return cluster.ErrNotLeader
 			}
@@ -46,11 +45,6 @@ func (s *Server) forwarded(rt route) handler {
 			}
 			return answer(w)
 		})
-		var unfit faults
-		if err != nil && !errors.As(err, &unfit) {
-			w.Header().Set(headerCode, string(problemOf(err).code))
-		}
-		return err
 	}
 }
 

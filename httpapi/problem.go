@@ -220,7 +220,7 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 		kind = kinds[codeInternal]
 	}
 	if kind.status >= 500 && (p.code == codeInternal || !known) {
-		s.log.Error("request failed", "route", routeOf(r), "error", err)
+		s.log.Error("request failed", "route", askedOf(r).route, "error", err)
 	}
 	b := problemBody{Detail: p.detail, Code: p.code}
 	if kind.advice != "" && !p.plain {
@@ -238,6 +238,9 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 			b.Leader = &problemPlace{NodeID: l.NodeID, URL: l.URL}
 		}
 	}
+	if askedOf(r).peer {
+		w.Header().Set(headerCode, string(p.code))
+	}
 	if kind.retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(kind.retry))
 	}
@@ -245,7 +248,7 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 		w.Header().Set("Connection", "close")
 	}
 	if err := s.writeJSON(w, kind.status, b); err != nil {
-		s.log.Error("answer not written", "route", routeOf(r), "error", err)
+		s.log.Error("answer not written", "route", askedOf(r).route, "error", err)
 	}
 }
 
