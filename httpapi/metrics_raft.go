@@ -31,6 +31,22 @@ func raftMetrics() []metric {
 			}
 			return float64(n)
 		}),
+		{name: "kvctrl_raft_replica_reachable", help: "1 for a replica that this one has heard of lately, 0 for one that it has not; the leader knows all, others the leader.", kind: gauge, labels: []string{"node"},
+			values: func(s *sample, emit func(float64, ...string)) {
+				for _, r := range s.node.Nodes {
+					if r.Reachable != nil {
+						emit(flag(*r.Reachable), r.NodeID)
+					}
+				}
+			}},
+		{name: "kvctrl_raft_replica_lag_entries", help: "Entries that are committed and not applied by a replica yet; the leader knows all, others their own.", kind: gauge, labels: []string{"node"},
+			values: func(s *sample, emit func(float64, ...string)) {
+				for _, r := range s.node.Nodes {
+					if r.AppliedIndex != nil {
+						emit(float64(s.node.CommitIndex-min(*r.AppliedIndex, s.node.CommitIndex)), r.NodeID)
+					}
+				}
+			}},
 		{name: "kvctrl_raft_proposals_total", help: "Entries proposed here, by what became of them.", kind: counter, labels: []string{"outcome"},
 			values: func(s *sample, emit func(float64, ...string)) {
 				emit(float64(s.counters.Applied), "applied")
@@ -39,6 +55,16 @@ func raftMetrics() []metric {
 			}},
 		spread("kvctrl_raft_commit_seconds", "Time from proposal to applied, of the entries proposed here that were applied.", func(s *sample) histogram.Snapshot { return s.counters.CommitSeconds }),
 		one("kvctrl_raft_proposals_in_flight", "Proposals that wait for their answer.", gauge, func(s *sample) float64 { return float64(s.counters.InFlight) }),
+		{name: "kvctrl_raft_forwarded_total", help: "Worker batches of this replica proposed at another one, by attempt and what became of it.", kind: counter, labels: []string{"outcome"},
+			values: func(s *sample, emit func(float64, ...string)) {
+				emit(float64(s.counters.Forwarded.Applied), "applied")
+				emit(float64(s.counters.Forwarded.Refused), "refused")
+				emit(float64(s.counters.Forwarded.Unknown), "unknown")
+			}},
+		one("kvctrl_peer_requests_total", "Requests of other replicas on the peer port.", counter, func(s *sample) float64 { return float64(s.counters.PeerRequests) }),
+		one("kvctrl_peer_requests_busy_total", "Requests of other replicas refused because too many were under way.", counter, func(s *sample) float64 { return float64(s.counters.PeerBusy) }),
+		one("kvctrl_peer_connections_refused_total", "Connections to the peer port that were not taken: another cluster, another node meant, no hello, too many.", counter, func(s *sample) float64 { return float64(s.counters.PeerConnectionsRefused) }),
+		one("kvctrl_peer_dials_refused_total", "Connections of this replica that another one refused in its hello; the log has its words.", counter, func(s *sample) float64 { return float64(s.counters.PeerDialsRefused) }),
 		one("kvctrl_raft_store_calls_total", "Calls to the log store.", counter, func(s *sample) float64 { return float64(s.counters.StoreCalls) }),
 		one("kvctrl_raft_store_failures_total", "Calls to the log store that failed.", counter, func(s *sample) float64 { return float64(s.counters.StoreFailures) }),
 		one("kvctrl_raft_store_append_seconds_total", "Time in appends to the log store.", counter, func(s *sample) float64 { return s.counters.StoreTime.Seconds() }),

@@ -22,7 +22,7 @@ import (
 // TestMetrics_SayWhatTheRoomsSay: each figure of the other rooms arrives under its name.
 func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 	r := newRig(t)
-	no := false
+	no, applied := false, uint64(30)
 	r.in.stats = ingest.Stats{
 		Pull: ingest.SocketStats{Messages: 100, Active: 1, Pending: true}, Reply: ingest.SocketStats{Messages: 20, Active: 2}, Heartbeat: ingest.SocketStats{Messages: 3, Active: 4, Pending: true},
 		Admits: 7, Evicts: 8, BadFrames: map[lmcache.Reason]uint64{lmcache.ReasonUTF8: 9}, Refused: map[ingest.Refusal]uint64{ingest.RefusedQueueFull: 10},
@@ -31,9 +31,11 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		SlotsUnanswered: 30, HeardSent: 54, HeardTaken: 55, HeardLate: 56, Duplicates: 15, LostRecords: 16, LostOperations: 17, Gaps: 18, UnknownOperations: 19, RefusedRecords: 20,
 		QueueBytes: 21, QueueMaxBytes: 22, Outstanding: 1, Waiting: 57 * time.Second, Blocked: 23, PendingMax: 24, LateAnswers: 25, UndeliveredReplies: 26, SyncsAsked: 27,
 	}
-	r.node.status = cluster.Status{Role: "leader", Term: 31, Leader: cluster.Leader{NodeID: "n1"}, CommitIndex: 32, AppliedIndex: 33, LastSnapshotIndex: 34, LogBytes: 35, Nodes: []cluster.NodeStatus{{}, {Reachable: &no}}}
+	r.node.status = cluster.Status{Role: "leader", Term: 31, Leader: cluster.Leader{NodeID: "n1"}, CommitIndex: 32, AppliedIndex: 33, LastSnapshotIndex: 34, LogBytes: 35, Nodes: []cluster.NodeStatus{{NodeID: "n1", AppliedIndex: &applied}, {NodeID: "n2", Reachable: &no}}}
 	r.node.counters = cluster.Counters{Applied: 41, Refused: 42, Unknown: 43, CommitSeconds: histogram.Snapshot{Buckets: map[float64]uint64{.5: 40}, Count: 41, Sum: 44}, InFlight: 45, StoreCalls: 46, StoreFailures: 47, StoreTime: 48 * time.Second, LogBytesSinceSnapshot: 49,
-		SnapshotSeconds: histogram.Snapshot{Buckets: map[float64]uint64{30: 50}, Count: 51, Sum: 52}, SnapshotFailures: 53}
+		SnapshotSeconds: histogram.Snapshot{Buckets: map[float64]uint64{30: 50}, Count: 51, Sum: 52}, SnapshotFailures: 53,
+		Forwarded:              cluster.Forwarded{Applied: 54, Refused: 55, Unknown: 56},
+		PeerConnectionsRefused: 58, PeerDialsRefused: 59, PeerRequests: 60, PeerBusy: 61}
 	r.exec.stats = executor.Stats{Open: 2, Finished: map[executor.Outcome]int64{{Kind: registry.CommandMove, End: "partial"}: 5},
 		Commands: map[registry.CommandKind]histogram.Snapshot{registry.CommandPin: {Buckets: map[float64]uint64{2: 1, 4: 3}, Count: 4, Sum: 12.5}},
 		Answers:  histogram.Snapshot{Buckets: map[float64]uint64{.1: 1, 1: 3}, Count: 6, Sum: 9.5}}
@@ -66,6 +68,9 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		`kvctrl_raft_proposals_total{outcome="refused"} 42`, `kvctrl_raft_proposals_total{outcome="unknown"} 43`, `kvctrl_raft_commit_seconds_bucket{le="0.5"} 40`, `kvctrl_raft_commit_seconds_sum 44`, `kvctrl_raft_commit_seconds_count 41`, `kvctrl_raft_proposals_in_flight 45`, `kvctrl_raft_store_calls_total 46`,
 		`kvctrl_raft_store_failures_total 47`, `kvctrl_raft_store_append_seconds_total 48`, `kvctrl_raft_log_bytes_since_snapshot 49`,
 		`kvctrl_raft_snapshot_seconds_bucket{le="30"} 50`, `kvctrl_raft_snapshot_seconds_sum 52`, `kvctrl_raft_snapshot_seconds_count 51`, `kvctrl_raft_snapshot_failures_total 53`,
+		`kvctrl_raft_replica_reachable{node="n2"} 0`, `kvctrl_raft_replica_lag_entries{node="n1"} 2`,
+		`kvctrl_raft_forwarded_total{outcome="applied"} 54`, `kvctrl_raft_forwarded_total{outcome="refused"} 55`, `kvctrl_raft_forwarded_total{outcome="unknown"} 56`,
+		`kvctrl_peer_connections_refused_total 58`, `kvctrl_peer_dials_refused_total 59`, `kvctrl_peer_requests_total 60`, `kvctrl_peer_requests_busy_total 61`,
 		`kvctrl_fsm_entries_total 21`, `kvctrl_fsm_operations_total 22`, `kvctrl_fsm_duplicate_batches_total 23`, `kvctrl_fsm_restores_total 24`, `kvctrl_fsm_stopped 0`,
 		`kvctrl_registry_keys 3`, `kvctrl_registry_instances 2`, `kvctrl_registry_workers{liveness="alive"} 2`, `kvctrl_registry_workers{liveness="suspect"} 0`, `kvctrl_registry_sync_workers{state="wanted"} 0`,
 		`kvctrl_commands_open 2`, `kvctrl_commands_total{command="move",outcome="partial"} 5`, `kvctrl_commands_total{command="pin",outcome="done"} 0`,
