@@ -140,10 +140,17 @@ func (n *Node) keepFresh() {
 	}
 }
 
-// commitAnswer is what a leader says of the log.
+// commitQuestion asks the leader what is committed, and tells it how far who asks is.
+type commitQuestion struct {
+	Applied uint64 `json:"applied"`
+	Nodes   bool   `json:"nodes"` // how far all are is wanted, too
+}
+
+// commitAnswer is what the leader says of the log.
 type commitAnswer struct {
-	Term   uint64 `json:"term"`
-	Commit uint64 `json:"commit"`
+	Term   uint64         `json:"term"`
+	Commit uint64         `json:"commit"`
+	Nodes  []nodeProgress `json:"nodes,omitempty"`
 }
 
 // askCommit sets the mark by the leader's commit index. The mark is of before the
@@ -159,7 +166,11 @@ func (n *Node) askCommit() {
 		return
 	}
 	begin := time.Now()
-	b, err := n.callPeer(ctx, to, pathCommit, nil)
+	q := commitQuestion{Applied: n.machine.Applied(), Nodes: n.progress.due(begin)}
+	b, err := json.Marshal(q)
+	if err == nil {
+		b, err = n.callPeer(ctx, to, pathCommit, b)
+	}
 	var a commitAnswer
 	if err == nil {
 		err = json.Unmarshal(b, &a)
@@ -172,10 +183,17 @@ func (n *Node) askCommit() {
 	}
 	n.fresh.heard(a.Term, a.Commit)
 	n.fresh.note(begin, a.Commit, n.machine.Applied())
+	if q.Nodes {
+		n.progress.replace(a.Nodes, time.Now())
+	}
 }
 
 // serveCommit says what is committed, to a follower.
-func (n *Node) serveCommit(context.Context, Identity, []byte) ([]byte, error) {
+func (n *Node) serveCommit(_ context.Context, from Identity, body []byte) ([]byte, error) {
+	var q commitQuestion
+	if err := json.Unmarshal(body, &q); err != nil {
+		return nil, fmt.Errorf("%w: question for the commit index: %w", ErrInvalid, err)
+	}
 	s, _ := n.view.get()
 	switch {
 	case !s.leading:
@@ -183,7 +201,15 @@ func (n *Node) serveCommit(context.Context, Identity, []byte) ([]byte, error) {
 	case !n.fresh.isSteady(time.Now(), n.times.lease/2):
 		return nil, fmt.Errorf("%w: this replica was held up for a moment, and another may lead", ErrBusy)
 	}
-	return json.Marshal(commitAnswer{Term: s.term, Commit: n.raft.CommitIndex()})
+	now := time.Now()
+	if n.isMember(from.NodeID) {
+		n.progress.note(from.NodeID, q.Applied, now)
+	}
+	a := commitAnswer{Term: s.term, Commit: n.raft.CommitIndex()}
+	if q.Nodes {
+		a.Nodes = append(n.progress.list(now), nodeProgress{NodeID: n.id, Applied: n.machine.Applied()})
+	}
+	return json.Marshal(a)
 }
 
 // staleness is an upper bound of the state's age.

@@ -29,11 +29,12 @@ type Node struct {
 	machine *countedMachine
 	entries entries
 
-	view  view
-	fresh freshness
-	noop  sharedRounds // no-ops that linearizable reads ride, while this node leads
-	asks  sharedRounds // questions to the leader that they ride while it follows
-	peers peerHealth
+	view     view
+	fresh    freshness
+	noop     sharedRounds // no-ops that linearizable reads ride, while this node leads
+	asks     sharedRounds // questions to the leader that they ride while it follows
+	peers    peerHealth
+	progress peerProgress
 
 	cluster clusterIdentity
 	server  *peerServer

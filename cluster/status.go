@@ -25,9 +25,8 @@ type Status struct {
 	Nodes             []NodeStatus `json:"nodes"`
 }
 
-// NodeStatus is one replica as this one sees it. What it cannot know is nil: only
-// the leader hears from the others, and only a replica itself knows what it has
-// applied.
+// NodeStatus is one replica as this one sees it. Only the leader hears from the others;
+// a follower has it from the leader, up to a second ago. What is not known is nil.
 type NodeStatus struct {
 	NodeID        string  `json:"node_id"`
 	PeerAddr      string  `json:"peer_addr"`
@@ -55,7 +54,8 @@ func (n *Node) Role() string {
 	return "follower"
 }
 
-// Status gives the node's present state. It looks at the disk, a few stats.
+// Status gives the node's present state. It looks at the disk, a few stats, and asks
+// nobody.
 func (n *Node) Status() Status {
 	s := Status{
 		NodeID:            n.id,
@@ -69,7 +69,7 @@ func (n *Node) Status() Status {
 	if n.parts.logBytes != nil {
 		s.LogBytes = n.parts.logBytes()
 	}
-	leading := n.IsLeader()
+	leading, now := n.IsLeader(), time.Now()
 	for _, server := range n.configuration().Servers {
 		id := string(server.ID)
 		node := NodeStatus{NodeID: id, PeerAddr: string(server.Address), URL: n.urlOf(id), Voter: server.Suffrage == raft.Voter}
@@ -88,11 +88,13 @@ func (n *Node) Status() Status {
 			last, silent := n.peers.lastContact(server.ID)
 			node.Reachable = ptr(!silent)
 			if silent {
-				node.LastContactMS = ptr(time.Since(last).Milliseconds())
+				node.LastContactMS = ptr(now.Sub(last).Milliseconds())
 			}
-		case id == s.Leader.NodeID:
-			if last := n.raft.LastContact(); !last.IsZero() {
-				node.Reachable, node.LastContactMS = ptr(true), ptr(time.Since(last).Milliseconds())
+			n.describe(&node, true, now)
+		case s.Leader.NodeID != "":
+			n.describe(&node, false, now)
+			if last := n.raft.LastContact(); id == s.Leader.NodeID && !last.IsZero() {
+				node.Reachable, node.LastContactMS = ptr(true), ptr(now.Sub(last).Milliseconds())
 			}
 		}
 		s.Nodes = append(s.Nodes, node)

@@ -135,7 +135,9 @@ func (n *Node) observe() {
 				case "":
 				case n.id: // comes before the first heartbeat of the term
 					n.peers.clear()
+					n.progress.clear()
 				default:
+					n.progress.clear()
 					n.log.Info("leader", "node", string(d.LeaderID), "peer", string(d.LeaderAddr), "term", n.raft.CurrentTerm())
 				}
 			case raft.FailedHeartbeatObservation:
