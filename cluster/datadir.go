@@ -25,6 +25,10 @@ import (
 //	log.db     the bolt log, or
 //	wal/       the raft-wal log
 //	snapshots/ raft's snapshots
+//	founding   a promise to found a cluster, while it binds (found.go)
+//	member     says that the node has been a member for certain (removal.go)
+//	removed    says that the node was removed from its cluster (removal.go)
+//	peers.json the members that are left, put there by an operator (recovery.go)
 const (
 	versionFile   = "VERSION"
 	nodeIDFile    = "node-id"
@@ -95,6 +99,9 @@ func openDataDir(o Options, log hclog.Logger) (_ *dataDir, err error) {
 	if err := d.readClusterID(); err != nil {
 		return nil, err
 	}
+	if err := notRemoved(d, d.path, d.nodeID); err != nil {
+		return nil, err
+	}
 	return d, d.removeUnfinished(log)
 }
 
@@ -127,6 +134,29 @@ func (d *dataDir) write(name, text string) error {
 		return dirError(d.path, "cannot write %s: %w", name, err)
 	}
 	return nil
+}
+
+// remove takes a small file away. One that is not there is removed.
+func (d *dataDir) remove(name string) error {
+	err := os.Remove(d.file(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = syncDir(d.path)
+	}
+	if err != nil {
+		return dirError(d.path, "cannot remove %s: %w", name, err)
+	}
+	return nil
+}
+
+// smallFiles are the small files of a data directory. A write or removal is on disk
+// when it returns; read returns "" for one that is not there.
+type smallFiles interface {
+	read(name string) (string, error)
+	write(name, text string) error
+	remove(name string) error
 }
 
 func writeDurably(dir, name string, b []byte) (err error) {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 )
 
@@ -255,6 +257,26 @@ func flip(t *testing.T, path string) {
 	}
 }
 
+// cutLog removes the entries up to a snapshot from a bolt log.
+func cutLog(t *testing.T, dir, snapshot string) {
+	t.Helper()
+	var term, index uint64
+	if _, err := fmt.Sscanf(filepath.Base(snapshot), "%d-%d-", &term, &index); err != nil {
+		t.Fatal(err)
+	}
+	s, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, boltFile), BoltOptions: &bbolt.Options{NoFreelistSync: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := s.FirstIndex()
+	if err == nil {
+		err = s.DeleteRange(first, index)
+	}
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestOpen_DamagedSnapshots(t *testing.T) {
 	const store = LogStoreBolt
 	t.Run("newest, the log reaches", func(t *testing.T) {
@@ -286,7 +308,9 @@ func TestOpen_DamagedSnapshots(t *testing.T) {
 		o := usedDir(t, store, 2)
 		list := snapshotsOf(t, o.DataDir)
 		slices.Sort(list)
-		flip(t, filepath.Join(list[len(list)-1], "state.bin"))
+		newest := list[len(list)-1]
+		flip(t, filepath.Join(newest, "state.bin"))
+		cutLog(t, o.DataDir, newest)
 		err := openError(t, o)
 		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "does not join up") {
 			t.Errorf("got %v", err)

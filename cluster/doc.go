@@ -3,8 +3,8 @@
 //
 // It never looks into an entry. What entries mean is package fsm's business; here
 // they are bytes with a limit. It never decides what to propose either, but for
-// three entries of its own: "term begins", "this member's address", and an entry
-// that changes nothing, which linearizable reads ride.
+// four entries of its own: "term begins", "this member's addresses", "this member is
+// gone", and an entry that changes nothing, which linearizable reads ride.
 //
 // Callers: ingest, executor and httpapi propose and read; cmd opens and closes;
 // the executor and everything else that must run on one replica only is a
@@ -15,11 +15,17 @@
 //	fresh, err := n.Read(ctx, cluster.Read{})                 // then ask the state
 //	err = n.Close(ctx)                                        // hands leadership over first
 //
+// A node without data finds its cluster (Options.Join) or founds one with others
+// (Options.BootstrapExpect); until then Ready is ErrForming, in words. Join and Leave
+// change who is a member.
+//
 // A single replica is a cluster of one and takes the same way: every change is an
 // entry, committed by a majority of one.
 //
 // Goroutines, all owned by the Node and waited for in Close: the leadership loop
-// and, while leading, one for the term and one per LeaderTask; one that turns
+// and, while leading, one for the term, one per LeaderTask and one that makes every
+// change of the membership; one that looks after this node's place in a cluster (it
+// forms or joins one, says where the node is, notices its removal); one that turns
 // raft's observations into the view of who leads; one that watches log bytes and
 // disk space; one that keeps the freshness mark; one per outstanding proposal; one
 // that carries the shared no-op of linearizable reads; the peer port's. Raft runs

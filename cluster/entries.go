@@ -20,4 +20,6 @@ func (e entries) termBegin(term uint64) []byte {
 // noop changes nothing: a term that has begun begins once.
 func (e entries) noop(term uint64) []byte { return e.termBegin(term) }
 
+func (e entries) removeMember(nodeID string) []byte { return fsm.EncodeRemoveMember(nodeID) }
+
 func (e entries) setMember(m registry.Member) []byte { return fsm.EncodeSetMember(m) }

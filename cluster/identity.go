@@ -33,7 +33,6 @@ type clusterIdentity struct {
 	mu     sync.Mutex
 	id     string // "" = in none yet
 	agreed string // the cluster that it has agreed to found or join
-	anyone bool   // nothing was said about whom to join: whoever wants this very node id
 }
 
 func (c *clusterIdentity) current() string {
@@ -103,7 +102,7 @@ func (c *clusterIdentity) decide(kind byte, h hello) (_ *helloRefused, adopted b
 		return refuse(helloNoCluster, "node %q is in no cluster and cannot take part in one", h.NodeID), false
 	case c.id == h.ClusterID:
 		return nil, false
-	case h.ClusterID != c.agreed && !(c.anyone && c.agreed == "" && h.Wanted == c.node):
+	case h.ClusterID != c.agreed:
 		return refuse(helloNotExpected, "this node is in no cluster and has not agreed to be in cluster %q", h.ClusterID), false
 	}
 	if err := c.adoptLocked(h.ClusterID); err != nil {

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"github.com/kvctrl/kvctrl/registry"
 )
 
 var (
@@ -111,9 +109,6 @@ func (n *Node) runTerm(ctx context.Context) error {
 	}()
 	n.log.Info("leading", "node", n.id, "term", number, "index", applied.Index)
 
-	if err := n.settleAddress(ctx); err != nil {
-		return err
-	}
 	return n.runTasks(ctx, number)
 }
 
@@ -122,7 +117,8 @@ func (n *Node) runTasks(ctx context.Context, number uint64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	for _, task := range n.opts.LeaderTasks {
+	own := LeaderTask{Name: "membership", Run: n.manageMembers}
+	for _, task := range append([]LeaderTask{own}, n.opts.LeaderTasks...) {
 		wg.Add(1)
 		// Owner: this term; ends with ctx.
 		go func() {
@@ -135,32 +131,6 @@ func (n *Node) runTasks(ctx context.Context, number uint64) error {
 	<-ctx.Done()
 	wg.Wait()
 	return context.Cause(ctx)
-}
-
-// settleAddress makes the cluster know this node by the address it has now: in
-// raft's configuration, and in the state, where its URL stands.
-func (n *Node) settleAddress(ctx context.Context) error {
-	addr := n.parts.transport.LocalAddr()
-	for _, s := range n.configuration().Servers {
-		if s.ID == raft.ServerID(n.id) && s.Address != addr {
-			n.log.Info("address changed", "node", n.id, "from", string(s.Address), "to", string(addr))
-			// With a known id this only changes the address.
-			err := n.await(ctx, func() error { return n.raft.AddVoter(s.ID, addr, 0, n.times.hold()).Error() })
-			if err != nil {
-				return fmt.Errorf("change the address of node %q to %s: %w", n.id, addr, err)
-			}
-		}
-	}
-	self := registry.Member{NodeID: n.id, PeerAddr: string(addr), URL: n.opts.URL}
-	for _, m := range n.members() {
-		if m == self {
-			return nil
-		}
-	}
-	if _, _, err := n.apply(ctx, n.entries.setMember(self)); err != nil {
-		return fmt.Errorf("announce node %q: %w", n.id, err)
-	}
-	return nil
 }
 
 // handOver gives leadership to another voter, if there is one, and waits for it as

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -17,8 +18,10 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/goleak"
 
+	"github.com/kvctrl/kvctrl/fsm"
 	"github.com/kvctrl/kvctrl/internal/indexwait"
 	"github.com/kvctrl/kvctrl/internal/memnet"
+	"github.com/kvctrl/kvctrl/registry"
 )
 
 func TestMain(m *testing.M) {
@@ -36,7 +39,8 @@ type ledger struct {
 	mu    sync.Mutex
 	lines []string
 	own   int
-	term  uint64        // of the last entry
+	term  uint64 // of the last entry
+	known map[string]registry.Member
 	gate  chan struct{} // when set, ApplyBatch waits for it
 
 	persist func() // when set, called by Persist
@@ -79,6 +83,7 @@ func (l *ledger) ApplyBatch(logs []*raft.Log) []any {
 			out[i] = len(l.lines)
 		default:
 			l.own++
+			l.keepMember(log.Data)
 		}
 	}
 	l.term = logs[len(logs)-1].Term
@@ -92,6 +97,30 @@ func (l *ledger) lastTerm() uint64 {
 	return l.term
 }
 
+// keepMember takes the entries about members. The caller holds the lock.
+func (l *ledger) keepMember(entry []byte) {
+	e, err := fsm.Decode(entry)
+	if err != nil {
+		return
+	}
+	if l.known == nil {
+		l.known = map[string]registry.Member{}
+	}
+	switch m := e.Value.(type) {
+	case registry.Member:
+		l.known[m.NodeID] = m
+	case fsm.RemoveMember:
+		delete(l.known, m.NodeID)
+	}
+}
+
+// members is for Options.Members.
+func (l *ledger) members() []registry.Member {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Values(l.known))
+}
+
 func (l *ledger) all() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -103,11 +132,15 @@ func (l *ledger) has(line string) bool { return slices.Contains(l.all(), line) }
 type ledgerSnapshot struct {
 	Applied uint64
 	Lines   []string
+	Known   map[string]registry.Member
 	persist func()
 }
 
 func (l *ledger) Snapshot() (raft.FSMSnapshot, error) {
-	return &ledgerSnapshot{l.Applied(), l.all(), l.persist}, nil
+	l.mu.Lock()
+	known := maps.Clone(l.known)
+	l.mu.Unlock()
+	return &ledgerSnapshot{l.Applied(), l.all(), known, l.persist}, nil
 }
 
 func (s *ledgerSnapshot) Persist(sink raft.SnapshotSink) error {
@@ -128,7 +161,7 @@ func (l *ledger) Restore(r io.ReadCloser) error {
 		return err
 	}
 	l.mu.Lock()
-	l.lines = s.Lines
+	l.lines, l.known = s.Lines, s.Known
 	l.mu.Unlock()
 	l.mark.Publish(s.Applied)
 	return nil
@@ -158,7 +191,7 @@ func (f fatals) tell(err error) { f <- err }
 // testOptions are options for a node in dir, on any port.
 func testOptions(t testing.TB, dir string) Options {
 	return Options{
-		DataDir: dir, PeerAddr: "127.0.0.1:0", URL: "http://here:9000", FSM: &ledger{},
+		DataDir: dir, PeerAddr: "127.0.0.1:0", URL: "http://here:9000", FSM: &ledger{}, BootstrapExpect: 1,
 		Logger: testLogger(t), MinFreeBytes: -1,
 		OnFatal: func(err error) { t.Errorf("OnFatal: %v", err) },
 	}
@@ -281,8 +314,42 @@ func (m *memory) parts(i int) parts {
 	return parts{
 		nodeID: string(s.ID), port: port, transport: newRaftTransport(port, log),
 		store: &memStore{InmemStore: raft.NewInmemStore()}, storePath: "memory",
-		snapshots: raft.NewInmemSnapshotStore(), bootstrap: m.conf, clusterID: "in-memory",
+		snapshots: raft.NewInmemSnapshotStore(), bootstrap: m.conf, clusterID: "in-memory", files: &memFiles{},
 	}
+}
+
+// memFiles are the small files of a data directory in memory.
+type memFiles struct {
+	mu      sync.Mutex
+	texts   map[string]string
+	written func(name string) // told after a write
+}
+
+func (f *memFiles) read(name string) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.texts[name], nil
+}
+
+func (f *memFiles) write(name, text string) error {
+	f.mu.Lock()
+	if f.texts == nil {
+		f.texts = map[string]string{}
+	}
+	f.texts[name] = text
+	told := f.written
+	f.mu.Unlock()
+	if told != nil {
+		told(name)
+	}
+	return nil
+}
+
+func (f *memFiles) remove(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.texts, name)
+	return nil
 }
 
 // memStore is a log store in memory whose calls can be made to fail or hang.

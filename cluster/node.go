@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
@@ -36,10 +37,16 @@ type Node struct {
 	peers    peerHealth
 	progress peerProgress
 
-	cluster clusterIdentity
-	server  *peerServer
-	client  *peerClient
-	marks   byteMarks
+	cluster   clusterIdentity
+	formation formation
+	runID     string // names this run of the process
+	changes   chan change
+	pending   pendingChanges
+	certain   atomic.Bool // this node has been a member, and the data directory says so
+	complain  complaints
+	server    *peerServer
+	client    *peerClient
+	marks     byteMarks
 
 	slots   chan struct{}  // one per outstanding proposal
 	calls   intake         // calls of Propose, Read and the admin methods under way
@@ -85,13 +92,22 @@ type parts struct {
 	// one. nil: there is no place to.
 	clusterID     string
 	keepClusterID func(id string) error
+	// files are for what has to be written down besides; promise is what stood there.
+	files     smallFiles
+	promise   *promise
+	wasMember bool
+	// peers are the members that an operator says are left, nil when nobody does;
+	// usedPeers notes that they are followed.
+	peers     *raft.Configuration
+	usedPeers func() error
 	// release gives up what is held besides (the directory's lock).
 	release func() error
 }
 
 // Open starts a replica: it locks the data directory, opens log and snapshots,
-// listens on the peer port and starts raft. An empty directory becomes a cluster
-// of one. ctx is for opening only.
+// listens on the peer port and starts raft. An empty directory becomes a cluster of
+// one with BootstrapExpect 1 and nobody to join; else the node finds its cluster, or
+// founds one with others, after Open has returned. ctx is for opening only.
 //
 // When it returns the state is that of the newest snapshot; the entries above it
 // are applied once there is a leader (Ready).
@@ -142,7 +158,20 @@ func diskParts(ctx context.Context, o Options, undo *undoList) (parts, error) {
 	}
 	p.transport = newRaftTransport(p.port, log)
 	undo.add(p.transport.close)
-	if dir.clusterID == "" { // who is in one already waits for its entries
+	if p.promise, err = loadPromise(dir); err != nil {
+		return parts{}, dirError(dir.path, "%w", err)
+	}
+	if p.peers, err = dir.readPeers(); err != nil {
+		return parts{}, err
+	}
+	member, err := dir.read(memberFile)
+	if err != nil {
+		return parts{}, err
+	}
+	p.files, p.usedPeers, p.wasMember = dir, dir.usedPeers, member != ""
+	// Who is in a cluster already waits for its entries, and who has promised to found
+	// one for that.
+	if dir.clusterID == "" && p.promise == nil && o.formsAlone() {
 		p.bootstrap = raft.Configuration{Servers: []raft.Server{{
 			Suffrage: raft.Voter, ID: raft.ServerID(dir.nodeID), Address: p.transport.LocalAddr(),
 		}}}
@@ -160,15 +189,20 @@ func start(o Options, p parts) (*Node, error) {
 		slots:   make(chan struct{}, o.MaxInFlight),
 		life:    life, stop: stop, stopping: life.Done(),
 		gone: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}),
-		proposals: newCounters(), forwards: newCounters(),
+		proposals: newCounters(), forwards: newCounters(), runID: uuid.NewString(), changes: make(chan change),
+		formation: formation{promise: p.promise}, complain: complaints{log: o.Logger.Named("cluster")},
 	}
 	n.client = newPeerClient(p.port)
 	n.server = newPeerServer(p.port, n.log, o.PeerHandlers)
 	n.server.own, n.server.enter, n.server.leave = n.cluster.current, n.enter, n.calls.leave
-	n.cluster.node, n.cluster.id, n.cluster.keep, n.cluster.anyone = p.nodeID, p.clusterID, p.keepClusterID, len(o.Join) == 0
+	n.cluster.node, n.cluster.id, n.cluster.keep = p.nodeID, p.clusterID, p.keepClusterID
+	n.certain.Store(p.wasMember)
+	if p.promise != nil {
+		n.cluster.agree(p.promise.Cluster)
+	}
 	n.cluster.changed = n.client.forget
 	n.peerPaths()
-	n.store = &watchedStore{store: p.store, path: p.storePath, limit: o.StoreTimeout, hook: o.Hooks.StoreCall, fatal: n.fail}
+	n.store = &watchedStore{store: p.store, path: p.storePath, limit: o.StoreTimeout, hook: o.Hooks.StoreCall, fatal: n.fail, begin: p.hasState}
 	cache, err := raft.NewLogCache(128, n.store) // 512 entries of 64 KB would pin 32 MB
 	if err != nil {
 		return nil, err
@@ -202,16 +236,14 @@ func (n *Node) startRaft(cache *raft.LogCache) (formed bool, err error) {
 		if err := n.lostState(); err != nil {
 			return err
 		}
+		if err := n.recover(conf); err != nil {
+			return err
+		}
 		if !have && len(p.bootstrap.Servers) > 0 {
 			if err := raft.BootstrapCluster(conf, cache, n.store, p.snapshots, p.transport, p.bootstrap); err != nil {
 				return err
 			}
-			have, formed = true, true
-		}
-		if have && p.hasState != nil {
-			if err := p.hasState(); err != nil {
-				return err
-			}
+			formed = true
 		}
 		n.raft, err = raft.NewRaft(conf, n.machine, cache, n.store, &countedStore{p.snapshots, n.machine.snapshots}, p.transport)
 		return err
@@ -230,20 +262,23 @@ func (n *Node) startRaft(cache *raft.LogCache) (formed bool, err error) {
 }
 
 // lostState returns an error when there was a log and there is nothing now: a
-// store that finds its files empty begins anew without a word.
+// store that finds its files empty begins anew without a word. A log or snapshot that
+// there is is noted for the next time; entries that come are noted by the store.
 func (n *Node) lostState() error {
-	if !n.parts.hadState {
-		return nil
-	}
 	last, err := n.store.LastIndex()
-	if err != nil || last > 0 {
+	if err != nil {
 		return err
 	}
 	list, err := n.parts.snapshots.List()
-	if err == nil && len(list) == 0 {
-		err = errors.New("it is empty, there is no snapshot either, and there have been entries")
+	switch {
+	case err != nil:
+		return err
+	case last == 0 && len(list) == 0 && n.parts.hadState:
+		return errors.New("it is empty, there is no snapshot either, and there have been entries")
+	case last > 0 || len(list) > 0:
+		return n.store.noteEntries()
 	}
-	return err
+	return nil
 }
 
 // startError names what raft could not read back: the log, a snapshot, or the way
@@ -279,7 +314,7 @@ func (n *Node) electAtOnce() {
 
 // run starts the node's goroutines; Close ends and awaits them.
 func (n *Node) run() {
-	for _, loop := range []func(){n.lead, n.observe, n.watch, n.keepFresh} {
+	for _, loop := range []func(){n.lead, n.observe, n.watch, n.keepFresh, n.form} {
 		n.loops.Add(1)
 		go func() {
 			defer n.loops.Done()

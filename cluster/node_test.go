@@ -164,7 +164,7 @@ func TestNode_RealStateMachine(t *testing.T) {
 		return n, state
 	}
 	n, state := open()
-	want := registry.Member{NodeID: n.NodeID(), PeerAddr: "127.0.0.1:1234", URL: o.URL}
+	want := registry.Member{NodeID: n.NodeID(), PeerAddr: "127.0.0.1:1234", URL: o.URL, Voter: true}
 	if got := state.Registry().Members(); !slices.Equal(got, []registry.Member{want}) {
 		t.Errorf("members %+v, want %+v", got, want)
 	}
@@ -349,6 +349,7 @@ func TestNode_StatusOfOne(t *testing.T) {
 	n := mustOpen(t, testOptions(t, t.TempDir()))
 	await(t, "ready", n.Ready)
 	a := mustPropose(t, n, "x:1")
+	await(t, "announced", isTrue("not yet", func() bool { return n.Counters().InFlight == 0 }))
 	s := n.Status()
 	if s.NodeID != n.NodeID() || s.Role != "leader" || s.Term == 0 || s.CommitIndex < a.Index || s.AppliedIndex < a.Index || s.LogBytes <= 0 || len(s.Nodes) != 1 {
 		t.Fatalf("status %+v", s)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,9 +87,11 @@ type Options struct {
 	// every node, itself included, is fine. Only for a node without data.
 	Join []string
 	// BootstrapExpect is how many of those must see each other, none of them in a
-	// cluster, to form a new one.
+	// cluster, to form a new one: more than half of them. 1 forms a cluster of one when
+	// Join names nobody or only this replica, else it only joins. 0 never forms. Only
+	// for a node without data.
 	BootstrapExpect int
-	// Discover asks a REST URL who answers there.
+	// Discover asks a REST URL who answers there. Needed with Join.
 	Discover func(ctx context.Context, url string) (Identity, error)
 
 	// FSM is the state that entries are applied to. Required.
@@ -155,6 +159,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.MaxInFlight, 256)
 	setDefault(&o.MinFreeBytes, 128<<20)
 	setDefault(&o.StoreTimeout, 10*time.Second)
+	o.Join = distinct(o.Join)
 	if o.Network == nil {
 		o.Network = tcpNetwork{}
 	}
@@ -162,6 +167,19 @@ func (o Options) withDefaults() Options {
 		o.Logger = hclog.NewNullLogger()
 	}
 	return o
+}
+
+// distinct drops the URLs that name the same replica as one before.
+func distinct(urls []string) []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, u := range urls {
+		if !seen[plainURL(u)] {
+			seen[plainURL(u)] = true
+			out = append(out, u)
+		}
+	}
+	return out
 }
 
 func setDefault[T comparable](field *T, def T) {
@@ -194,6 +212,7 @@ func (o Options) Validate() error {
 		bad(h != nil && strings.HasPrefix(prefix, "/") && strings.HasSuffix(prefix, "/") && len(prefix) > 1 && !strings.HasPrefix(prefix, "/cluster/"),
 			"peer handler for %q: want a handler, and a path like \"/rest/\" that is not the node's own", prefix)
 	}
+	o.validateJoin(bad)
 	bad(o.TimingFactor >= 0.4 && o.TimingFactor <= 20, "timing factor %v: want 0.4 to 20 (below, pauses of an ordinary host look like a dead leader)", o.TimingFactor)
 	bad(o.SnapshotThreshold >= 16, "snapshot threshold %d: want at least 16 entries", o.SnapshotThreshold)
 	bad(2*o.TrailingLogs >= 3*o.SnapshotThreshold, "trailing logs %d: want at least 1.5 times the snapshot threshold %d, or a damaged snapshot cannot be made good from the one before", o.TrailingLogs, o.SnapshotThreshold)
@@ -218,6 +237,39 @@ func (o Options) Validate() error {
 		return nil
 	}
 	return fmt.Errorf("%w: %w", ErrOptions, errors.Join(faults...))
+}
+
+// validateJoin looks at what says which cluster to be in.
+func (o Options) validateJoin(bad func(ok bool, format string, args ...any)) {
+	for _, u := range o.Join {
+		parsed, err := url.Parse(u)
+		bad(err == nil && (parsed.Scheme == "http" || parsed.Scheme == "https") && parsed.Host != "",
+			"replica %q to join: want a REST URL, like http://host:9000", u)
+	}
+	named := len(distinct(o.Join))
+	bad(len(o.Join) == 0 || o.Discover != nil, "replicas to join are named, and nothing to ask them with")
+	bad(named <= maxJoin, "%d replicas to join: want at most %d", named, maxJoin)
+	bad(o.BootstrapExpect >= 0, "bootstrap expect %d: want how many replicas form a cluster, or 0 to form none", o.BootstrapExpect)
+	if o.BootstrapExpect < 2 {
+		return
+	}
+	bad(len(o.Join) > 0, "bootstrap expect %d without replicas to join: name them all with --join, the same list on each", o.BootstrapExpect)
+	bad(len(o.Join) == 0 || o.BootstrapExpect <= named+1, "bootstrap expect %d, and only %d replicas are named with --join: name them all", o.BootstrapExpect, named)
+	bad(2*o.BootstrapExpect > named, "bootstrap expect %d of %d replicas named with --join could form two clusters: want at least %d", o.BootstrapExpect, named, named/2+1)
+}
+
+// formsAlone reports whether an empty node becomes a cluster of one at once.
+func (o Options) formsAlone() bool {
+	return o.BootstrapExpect == 1 && !slices.ContainsFunc(o.Join, func(u string) bool { return plainURL(u) != plainURL(o.URL) })
+}
+
+// plainURL is a URL as far as it names a replica.
+func plainURL(u string) string {
+	p, err := url.Parse(u)
+	if err != nil {
+		return u
+	}
+	return strings.ToLower(p.Scheme + "://" + p.Host)
 }
 
 func unspecified(host string) bool {

@@ -308,6 +308,7 @@ func (n *Node) peerPaths() {
 	n.handlePeerSized(pathPropose, n.opts.MaxEntry, n.servePropose)
 	n.handlePeer(pathReadIndex, n.serveReadIndex)
 	n.handlePeer(pathCommit, n.serveCommit)
+	n.membershipPaths()
 }
 
 // serveIdentity says who this node is, as JSON.

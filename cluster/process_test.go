@@ -17,7 +17,7 @@ import (
 // can and says what is acknowledged, until it is killed.
 func childMain(dir string) int {
 	n, err := Open(context.Background(), Options{
-		DataDir: dir, LogStore: os.Getenv("CLUSTER_CHILD_STORE"), PeerAddr: "127.0.0.1:0", FSM: &ledger{}, MinFreeBytes: -1,
+		DataDir: dir, BootstrapExpect: 1, LogStore: os.Getenv("CLUSTER_CHILD_STORE"), PeerAddr: "127.0.0.1:0", FSM: &ledger{}, MinFreeBytes: -1,
 		SnapshotThreshold: 64, TrailingLogs: 128, SnapshotInterval: 20 * time.Millisecond, // snapshots happen meanwhile
 	})
 	if err != nil {

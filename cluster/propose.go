@@ -132,8 +132,7 @@ func (n *Node) judge(a answer) (Applied, outcome, error) {
 	case kind == outcomeUnknown:
 		return Applied{}, kind, unknown(a.err)
 	case kind == outcomeApplied:
-		var refused *fsm.RefusedError
-		if err, ok := a.applied.Result.(error); ok && errors.As(err, &refused) {
+		if refused := refusal(a.applied.Result); refused != nil {
 			// Committed, but the state machine of this replica has stopped before it.
 			return Applied{}, outcomeUnknown, unknown(refused)
 		}
@@ -145,6 +144,16 @@ func (n *Node) judge(a answer) (Applied, outcome, error) {
 	default:
 		return Applied{}, kind, a.err
 	}
+}
+
+// refusal is why the state machine has not applied an entry, nil when it has. Any
+// other error among its results is a verdict on one that it has applied.
+func refusal(result any) error {
+	var refused *fsm.RefusedError
+	if err, ok := result.(error); ok && errors.As(err, &refused) {
+		return refused
+	}
+	return nil
 }
 
 // outcome is what is known of a proposal.

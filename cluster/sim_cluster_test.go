@@ -140,7 +140,7 @@ func (r *simReplica) start() {
 	clusterID, keep := r.disk.clusterID(store)
 	n, err := start(opts.withDefaults(), parts{
 		nodeID: r.id, port: port, transport: newRaftTransport(port, opts.Logger), store: store, storePath: "memory of " + r.id,
-		snapshots: simSnapshots{r.disk, store}, bootstrap: r.c.conf, clusterID: clusterID, keepClusterID: keep,
+		snapshots: simSnapshots{r.disk, store}, bootstrap: r.c.conf, clusterID: clusterID, keepClusterID: keep, files: &memFiles{},
 	})
 	if err != nil {
 		r.c.t.Fatalf("start %s: %v", r.id, err)

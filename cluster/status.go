@@ -119,6 +119,9 @@ func (n *Node) Ready() error {
 	if n.closing.Load() {
 		return ErrStopped
 	}
+	if err := n.notFormed(); err != nil {
+		return err
+	}
 	s, _ := n.view.get()
 	if s.leading {
 		return nil

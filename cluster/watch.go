@@ -26,6 +26,7 @@ func (n *Node) watch() {
 	tick := time.NewTicker(watchTick)
 	defer tick.Stop()
 	var space, again time.Time
+	var keep trailingWatch
 	for {
 		select {
 		case <-n.stopping:
@@ -40,6 +41,7 @@ func (n *Node) watch() {
 			}
 		}
 		n.marks.note(n.raft.LastIndex(), n.store.bytes.Load())
+		n.keepTrailing(&keep)
 		if n.bytesSinceSnapshot() < n.opts.SnapshotBytes || now.Before(again) {
 			continue
 		}
@@ -96,6 +98,25 @@ func (b *byteMarks) note(index, bytes uint64) {
 		b.marks = b.marks[:maxByteMarks/2]
 	}
 	b.marks = append(b.marks, byteMark{index, bytes})
+}
+
+// since returns the bytes and the number of entries from the last mark that is not
+// above index to the newest one.
+func (b *byteMarks) since(index uint64) (bytes, entries uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k := len(b.marks)
+	if k == 0 {
+		return 0, 0
+	}
+	from := b.marks[0]
+	for _, m := range b.marks {
+		if m.index > index {
+			break
+		}
+		from = m
+	}
+	return b.marks[k-1].bytes - from.bytes, b.marks[k-1].index - from.index
 }
 
 // at returns the bytes at the last mark that is not above index, and forgets those

@@ -23,6 +23,10 @@ type watchedStore struct {
 	hook  func(call string, took time.Duration, err error)
 	fatal func(error)
 
+	// begin is called before the first entry is written, nil: nobody wants to know.
+	begin func() error
+	begun atomic.Bool
+
 	// armed is false while Open reads the log: its errors are then the answer to
 	// Open's caller. Afterwards nobody but OnFatal can be told.
 	armed atomic.Bool
@@ -114,7 +118,12 @@ func (w *watchedStore) StoreLog(l *raft.Log) error { return w.StoreLogs([]*raft.
 
 func (w *watchedStore) StoreLogs(logs []*raft.Log) error {
 	start := time.Now()
-	err := w.call("append", func() error { return w.store.StoreLogs(logs) })
+	err := w.call("append", func() error {
+		if err := w.noteEntries(); err != nil {
+			return err
+		}
+		return w.store.StoreLogs(logs)
+	})
 	w.nanos.Add(int64(time.Since(start)))
 	if err == nil {
 		var sum uint64
@@ -123,6 +132,17 @@ func (w *watchedStore) StoreLogs(logs []*raft.Log) error {
 		}
 		w.bytes.Add(sum)
 	}
+	return err
+}
+
+// noteEntries notes, once, that there are entries: from then on an empty log is a
+// loss. raft appends from one goroutine.
+func (w *watchedStore) noteEntries() error {
+	if w.begin == nil || w.begun.Load() {
+		return nil
+	}
+	err := w.begin()
+	w.begun.Store(err == nil)
 	return err
 }
 
