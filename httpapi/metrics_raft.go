@@ -22,7 +22,7 @@ func raftMetrics() []metric {
 		one("kvctrl_raft_log_bytes", "Size of the log on disk.", gauge, func(s *sample) float64 { return float64(s.node.LogBytes) }),
 		one("kvctrl_raft_log_bytes_since_snapshot", "Bytes of log since the newest snapshot.", gauge, func(s *sample) float64 { return float64(s.counters.LogBytesSinceSnapshot) }),
 		one("kvctrl_raft_replicas", "Replicas in the cluster's configuration.", gauge, func(s *sample) float64 { return float64(len(s.node.Nodes)) }),
-		one("kvctrl_raft_replicas_unreachable", "Replicas that the leader has not heard of lately; 0 elsewhere.", gauge, func(s *sample) float64 {
+		one("kvctrl_raft_replicas_unreachable", "Replicas that the leader has not heard of lately.", gauge, func(s *sample) float64 {
 			n := 0
 			for _, r := range s.node.Nodes {
 				if r.Reachable != nil && !*r.Reachable {
@@ -31,7 +31,7 @@ func raftMetrics() []metric {
 			}
 			return float64(n)
 		}),
-		{name: "kvctrl_raft_replica_reachable", help: "1 for a replica that this one has heard of lately, 0 for one that it has not; the leader knows all, others the leader.", kind: gauge, labels: []string{"node"},
+		{name: "kvctrl_raft_replica_reachable", help: "1 for a replica that this one has heard of lately, 0 for one that it has not; a follower has the others from the leader.", kind: gauge, labels: []string{"node"},
 			values: func(s *sample, emit func(float64, ...string)) {
 				for _, r := range s.node.Nodes {
 					if r.Reachable != nil {
@@ -39,7 +39,7 @@ func raftMetrics() []metric {
 					}
 				}
 			}},
-		{name: "kvctrl_raft_replica_lag_entries", help: "Entries that are committed and not applied by a replica yet; the leader knows all, others their own.", kind: gauge, labels: []string{"node"},
+		{name: "kvctrl_raft_replica_lag_entries", help: "Entries that are committed and not applied by a replica yet; a follower has the others from the leader.", kind: gauge, labels: []string{"node"},
 			values: func(s *sample, emit func(float64, ...string)) {
 				for _, r := range s.node.Nodes {
 					if r.AppliedIndex != nil {

@@ -241,23 +241,6 @@ func TestStatus_NoLeaderIsAFailure(t *testing.T) {
 	}
 }
 
-// TestStatus_AsksTheLeader: a follower does not know how far the others are. Without the
-// leader its own answer is shown.
-func TestStatus_AsksTheLeader(t *testing.T) {
-	leader := startReplica(t, 200, map[string]string{"/admin/status": `{"node_id":"n1","commit_index":10,"leader":{"node_id":"n1"},"nodes":[{"node_id":"n1","role":"leader","reachable":true,"applied_index":10},{"node_id":"n2","role":"follower","reachable":true,"applied_index":7}]}`})
-	for _, tt := range []struct{ url, shown, said string }{
-		{leader.URL, "7        3    ok", ""},
-		{deadAddr(t), "not known here", "the leader was not asked"},
-		{"", "not known here", ""},
-	} {
-		follower := startReplica(t, 200, map[string]string{"/admin/status": `{"node_id":"n2","leader":{"node_id":"n1","url":"` + tt.url + `"},"nodes":[{"node_id":"n1"},{"node_id":"n2"}]}`})
-		code, out, errs := kvctrld("status", "--addr", follower.URL)
-		if code != 0 || !strings.Contains(out, tt.shown) || !strings.Contains(errs, tt.said) || tt.said == "" && errs != "" {
-			t.Errorf("leader at %q: exit %d\n%s%s", tt.url, code, out, errs)
-		}
-	}
-}
-
 // TestClient_TLS: replicas that want a certificate of their clients get one.
 func TestClient_TLS(t *testing.T) {
 	cert, key := writeCertificate(t)

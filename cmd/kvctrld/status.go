@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -52,15 +50,12 @@ func newStatus() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := show(&r, cmd, answer, printStatus); err != nil {
+				return err
+			}
 			var s status
 			if err := json.Unmarshal(answer, &s); err != nil {
 				return fmt.Errorf("answer is not what was expected: %w", err)
-			}
-			if s.Leader.NodeID != "" && s.Leader.NodeID != s.NodeID {
-				answer = r.asLeaderSees(cmd, s.Leader.URL, answer)
-			}
-			if err := show(&r, cmd, answer, printStatus); err != nil {
-				return err
 			}
 			if s.Leader.NodeID == "" {
 				return errors.New("the cluster has no leader")
@@ -70,27 +65,6 @@ func newStatus() *cobra.Command {
 	}
 	r.flags(cmd)
 	return cmd
-}
-
-// leaderWithin bounds the second question of status: the first answer is good enough.
-const leaderWithin = 3 * time.Second
-
-// asLeaderSees is the leader's own answer, which alone has the others' lag and contact, or
-// else the one given.
-func (r *remote) asLeaderSees(cmd *cobra.Command, leaderURL string, answer []byte) []byte {
-	c, err := r.client(leaderURL)
-	if err != nil { // the leader gave no URL
-		return answer
-	}
-	defer c.close()
-	ctx, cancel := context.WithTimeout(cmd.Context(), min(leaderWithin, r.timeout))
-	defer cancel()
-	better, err := c.call(ctx, "GET", "/admin/status", nil)
-	if err != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "kvctrld: the leader was not asked, the others' lag is not known here: %v\n", err)
-		return answer
-	}
-	return better
 }
 
 func printStatus(w io.Writer, s status) {
