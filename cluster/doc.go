@@ -11,9 +11,10 @@
 // LeaderTask. Usage:
 //
 //	n, err := cluster.Open(ctx, cluster.Options{DataDir: dir, FSM: machine, OnFatal: stop})
-//	applied, err := n.Propose(ctx, batch.Encode(number, now)) // leader only; see ErrNotLeader
-//	fresh, err := n.Read(ctx, cluster.Read{})                 // then ask the state
-//	err = n.Close(ctx)                                        // hands leadership over first
+//	applied, err := n.Propose(ctx, entry)                    // leader only; see ErrNotLeader
+//	applied, err = n.Submit(ctx, batch.Encode(number, now))  // any replica, worker batches
+//	fresh, err := n.Read(ctx, cluster.Read{})                // any replica; then ask the state
+//	err = n.Close(ctx)                                       // hands leadership over first
 //
 // A node without data finds its cluster (Options.Join) or founds one with others
 // (Options.BootstrapExpect); until then Ready is ErrForming, in words. Join and Leave
@@ -27,8 +28,9 @@
 // change of the membership; one that looks after this node's place in a cluster (it
 // forms or joins one, says where the node is, notices its removal); one that turns
 // raft's observations into the view of who leads; one that watches log bytes and
-// disk space; one that keeps the freshness mark; one per outstanding proposal; one
-// that carries the shared no-op of linearizable reads; the peer port's. Raft runs
+// disk space; one that keeps the freshness mark; one per outstanding proposal; two
+// that carry the shared rounds of linearizable reads; the peer port's, of which one
+// for each connection, and those of net/http for each of its connections. Raft runs
 // its own besides, and Close waits for them within a limit.
 //
 // Every exported method may be called from any goroutine.

@@ -285,6 +285,7 @@ func (p *peerPort) dial(ctx context.Context, kind byte, addr, wanted string) (*p
 func (p *peerPort) introduce(ctx context.Context, c *peerConn, kind byte, addr, wanted string) error {
 	if p.tls != nil {
 		if err := c.secure(ctx, tls.Client(c.raw, p.tls.client(addr))); err != nil {
+			p.warned.add("tls "+addr, "TLS with another replica failed", "peer", addr, "error", err)
 			return fmt.Errorf("TLS: %w", err)
 		}
 	}

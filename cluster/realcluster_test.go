@@ -15,13 +15,13 @@ import (
 
 // realCluster is a cluster of nodes with disks, TCP and the real state machine.
 type realCluster struct {
-	t      *testing.T
+	t      testing.TB
 	nodes  []*Node
 	states []*fsm.FSM
 }
 
 // openCluster starts one whose members are all voters from the start.
-func openCluster(t *testing.T, size int, tune func(i int, o *Options)) *realCluster {
+func openCluster(t testing.TB, size int, tune func(i int, o *Options)) *realCluster {
 	t.Helper()
 	c := &realCluster{t: t}
 	var all []parts
