@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"regexp"
+
 	"github.com/kvctrl/kvctrl/executor"
 	"github.com/kvctrl/kvctrl/fsm"
 )
@@ -113,6 +115,33 @@ var bodyQueryWorkerInfo = schema{
 const (
 	workerInfoInstance = iota
 	workerInfoIDs
+)
+
+// Names of replicas, as the cluster takes them (cluster.Options).
+var nodeIDPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+var bodyJoin = schema{
+	{name: "node_id", kind: kindString, required: true, pattern: nodeIDPattern, doc: "The replica's node id."},
+	{name: "peer_addr", kind: kindString, required: true, maxBytes: fsm.MaxName, pattern: regexp.MustCompile(`^[^\s/]+:[0-9]{1,5}$`), doc: "Where other replicas dial it: host:port."},
+	{name: "url", kind: kindString, nullable: true, maxBytes: fsm.MaxName, pattern: regexp.MustCompile(`^https?://[^\s/]+(/\S*)?$`), doc: "Where clients reach its REST. Default: what the replica says."},
+	{name: "voter", kind: kindBool, nullable: true, doc: "Whether it votes, once it has caught up. Default: true."},
+}
+
+const (
+	joinNode = iota
+	joinPeerAddr
+	joinURL
+	joinVoter
+)
+
+var bodyLeave = schema{
+	{name: "node_id", kind: kindString, required: true, maxChars: 64, doc: "The replica's node id."},
+	{name: "force", kind: kindBool, nullable: true, doc: "Also when the cluster then cannot commit. Default: false."},
+}
+
+const (
+	leaveNode = iota
+	leaveForce
 )
 
 // bodyTransfer: every field may be left out, and so may the body.

@@ -30,6 +30,8 @@ type fakeNode struct {
 	ready    error
 	read     func(ctx context.Context, r cluster.Read) (cluster.Freshness, error)
 	snapshot func(ctx context.Context) error
+	join     func(ctx context.Context, r cluster.JoinRequest) (cluster.JoinResult, error)
+	leave    func(ctx context.Context, nodeID string, force bool) error
 	transfer func(ctx context.Context, nodeID string) error
 	toLeader http.RoundTripper
 	status   cluster.Status
@@ -59,6 +61,18 @@ func (n *fakeNode) LeaderTransport() http.RoundTripper {
 		return roundTripper(func(*http.Request) (*http.Response, error) { return nil, cluster.ErrNoLeader })
 	}
 	return n.toLeader
+}
+func (n *fakeNode) Join(ctx context.Context, r cluster.JoinRequest) (cluster.JoinResult, error) {
+	if n.join != nil {
+		return n.join(ctx, r)
+	}
+	return cluster.JoinResult{}, cluster.ErrUnreachable
+}
+func (n *fakeNode) Leave(ctx context.Context, nodeID string, force bool) error {
+	if n.leave != nil {
+		return n.leave(ctx, nodeID, force)
+	}
+	return cluster.ErrUnknownNode
 }
 func (n *fakeNode) Transfer(ctx context.Context, nodeID string) error {
 	if n.transfer != nil {

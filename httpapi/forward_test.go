@@ -199,8 +199,8 @@ func TestForward_ReadsStayHere(t *testing.T) {
 			r.post(rt.path, `{"tokens":[1],"instance_id":"a","event_id":"e","ip":"1.2.3.4"}`)
 		}
 	}
-	if mutations != 6 {
-		t.Errorf("%d routes are forwarded, want the five commands and transfer", mutations)
+	if mutations != 8 {
+		t.Errorf("%d routes are forwarded, want the five commands, join, leave and transfer", mutations)
 	}
 }
 

@@ -18,6 +18,45 @@ const adminWork = 15 * time.Second
 
 func adminWait(t terms) time.Duration { return max(t.timeout, defaultHold) + adminWork }
 
+// join adds a replica. Twice is the same as once: a replica that is in the cluster as
+// asked for is left as it is.
+func (s *Server) join(t terms, vs values) (*mutation, error) {
+	ask := cluster.JoinRequest{
+		NodeID: vs[joinNode].str, PeerAddr: vs[joinPeerAddr].str, URL: vs[joinURL].str,
+		Voter: !vs[joinVoter].present || vs[joinVoter].boolean,
+	}
+	return &mutation{
+		what: fmt.Sprintf("join of node %q", ask.NodeID), longest: adminWait(t), repeats: true,
+		act: func(ctx context.Context) (int, any, error) {
+			got, err := s.opts.Node.Join(ctx, ask)
+			return http.StatusOK, struct {
+				NodeID   string `json:"node_id"`
+				PeerAddr string `json:"peer_addr"`
+				URL      string `json:"url"`
+				Voter    bool   `json:"voter"`
+				Changed  bool   `json:"changed"`
+			}{got.NodeID, got.PeerAddr, got.URL, got.Voter, got.Changed}, err
+		},
+	}, nil
+}
+
+// left is the answer to a leave.
+type left struct {
+	NodeID string `json:"node_id"`
+}
+
+// leave removes a replica. It may be repeated when its outcome is not known: that there is
+// no such replica then means that it was done.
+func (s *Server) leave(t terms, vs values) (*mutation, error) {
+	node := vs[leaveNode].str
+	return &mutation{
+		what: fmt.Sprintf("leave of node %q", node), longest: adminWait(t), repeats: true, doneIf: codeUnknownNode, done: left{node},
+		act: func(ctx context.Context) (int, any, error) {
+			return http.StatusOK, left{node}, s.opts.Node.Leave(ctx, node, vs[leaveForce].boolean)
+		},
+	}, nil
+}
+
 // transfer hands leadership over. To a named replica twice is the same as once. Without a
 // name it is repeated only when it has surely not been done: else it might move on.
 func (s *Server) transfer(t terms, vs values) (*mutation, error) {

@@ -120,6 +120,7 @@ func TestRoutes_Elsewhere(t *testing.T) {
 		{"HEAD", "/", 405, "Allow", "GET"},
 		{"OPTIONS", "/events/x", 405, "Allow", "GET"},
 		{"POST", "/admin/status", 405, "Allow", "GET"},
+		{"GET", "/admin/join", 405, "Allow", "POST"},
 		{"GET", "/admin/nothing", 404, "", ""},
 	} {
 		w := r.send(c.method, c.target, "")

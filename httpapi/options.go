@@ -38,7 +38,9 @@ type Node interface {
 	// when another replica leads before the answer has come. After its errors
 	// cluster.ErrNoLeader, ErrIsLeader, ErrUnreachable and ErrStopped nothing was sent.
 	LeaderTransport() http.RoundTripper
-	// Only the leader does it; elsewhere it returns cluster.ErrNotLeader.
+	// Only the leader does these; elsewhere they return cluster.ErrNotLeader.
+	Join(ctx context.Context, r cluster.JoinRequest) (cluster.JoinResult, error)
+	Leave(ctx context.Context, nodeID string, force bool) error
 	Transfer(ctx context.Context, nodeID string) error
 }
 

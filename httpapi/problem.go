@@ -91,7 +91,7 @@ var kinds = map[code]kindOf{
 	codeQuorum:         {status: 409, advice: "force overrides, and may leave a cluster that cannot commit"},
 	codeNotVoter:       {status: 409},
 	codePeer:           {status: 409, advice: "is it running, and is this its peer address?"},
-	codeRemoved:        {status: 503, retry: 1, advice: "ask another replica"},
+	codeRemoved:        {status: 409, advice: "start it on an empty data directory"},
 	codeInternal:       {status: 500},
 }
 

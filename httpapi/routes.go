@@ -68,6 +68,8 @@ func (s *Server) routeTable() []route {
 		{method: "GET", path: "/events/{id:.+}", handle: s.event, summary: "One command with every worker's part", params: readParams, answer: "Event", errors: []int{404, 422, 503}},
 		{method: "GET", path: "/admin/status", handle: s.status, summary: "This replica and the cluster as it sees it", answer: "Status"},
 		{method: "GET", path: "/admin/digest", handle: s.digest, summary: "A digest of the state, equal on every replica at equal index", params: readParams, answer: "Digest", errors: []int{422, 503}},
+		{method: "POST", path: "/admin/join", mutate: s.join, summary: "Add a replica to the cluster, or change the address of one; it votes once it has caught up", body: bodyJoin, params: adminParams, answer: "Joined", errors: adminErrors},
+		{method: "POST", path: "/admin/leave", mutate: s.leave, summary: "Remove a replica from the cluster", body: bodyLeave, params: adminParams, answer: "Left", errors: adminErrors},
 		{method: "POST", path: "/admin/transfer", mutate: s.transfer, summary: "Hand leadership over, to the replica that is furthest or to the one named", body: bodyTransfer, params: adminParams, answer: "Transferred", errors: adminErrors},
 		{method: "POST", path: "/admin/snapshot", handle: s.snapshot, summary: "Take a snapshot of this replica's state now", params: []string{"timeout"}, answer: "Snapshot", errors: []int{422, 503}},
 	}

@@ -79,11 +79,12 @@ func TestOpeningNode(t *testing.T) {
 	_, submitted := submitter{n}.Propose(ctx, nil)
 	_, proposed := n.Propose(ctx, nil)
 	_, asked := n.AskLeader(ctx, "/ingest/heard", nil)
+	_, joined := n.Join(ctx, cluster.JoinRequest{})
 	_, read := n.Read(ctx, cluster.Read{})
 	body := &closing{Reader: strings.NewReader("x")}
 	_, sent := n.LeaderTransport().RoundTrip(&http.Request{Body: body})
-	for what, err := range map[string]error{"submit": submitted, "propose": proposed, "ask": asked, "read": read, "send": sent,
-		"transfer": n.Transfer(ctx, ""), "snapshot": n.Snapshot(ctx)} {
+	for what, err := range map[string]error{"submit": submitted, "propose": proposed, "ask": asked, "join": joined, "read": read, "send": sent,
+		"leave": n.Leave(ctx, "n", false), "transfer": n.Transfer(ctx, ""), "snapshot": n.Snapshot(ctx)} {
 		if !errors.Is(err, cluster.ErrNoLeader) {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -17,15 +17,19 @@ func newJoin() *cobra.Command {
 	var id, peer, rest string
 	var noVote bool
 	cmd := &cobra.Command{
-		Use:   "join --node-id ID --peer-addr HOST:PORT --url URL",
+		Use:   "join --node-id ID --peer-addr HOST:PORT",
 		Short: "add a running replica to the cluster, or change the address of one",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			to, err := restURL(rest)
-			if err != nil {
-				return &exitError{code: exitConfig, err: fmt.Errorf("--url: %w", err)}
+			body := map[string]any{"node_id": id, "peer_addr": peer, "voter": !noVote}
+			if rest != "" {
+				to, err := restURL(rest)
+				if err != nil {
+					return &exitError{code: exitConfig, err: fmt.Errorf("--url: %w", err)}
+				}
+				body["url"] = to
 			}
-			answer, err := r.call(cmd, "POST", "/admin/join", map[string]any{"node_id": id, "peer_addr": peer, "url": to, "voter": !noVote})
+			answer, err := r.call(cmd, "POST", "/admin/join", body)
 			if err != nil {
 				return err
 			}
@@ -48,11 +52,10 @@ func newJoin() *cobra.Command {
 	r.flags(cmd)
 	cmd.Flags().StringVar(&id, "node-id", "", "the replica's node id, as its own status shows it")
 	cmd.Flags().StringVar(&peer, "peer-addr", "", "where other replicas dial it")
-	cmd.Flags().StringVar(&rest, "url", "", "where clients reach its REST")
+	cmd.Flags().StringVar(&rest, "url", "", "where clients reach its REST (default: what the replica says)")
 	cmd.Flags().BoolVar(&noVote, "no-vote", false, "keep a copy of the state only")
-	for _, name := range []string{"node-id", "peer-addr", "url"} {
-		must(cmd.MarkFlagRequired(name))
-	}
+	must(cmd.MarkFlagRequired("node-id"))
+	must(cmd.MarkFlagRequired("peer-addr"))
 	return cmd
 }
 

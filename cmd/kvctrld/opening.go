@@ -58,6 +58,20 @@ func (t leaderTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, cluster.ErrNoLeader
 }
 
+func (n *openingNode) Join(ctx context.Context, r cluster.JoinRequest) (cluster.JoinResult, error) {
+	if node := n.node.Load(); node != nil {
+		return node.Join(ctx, r)
+	}
+	return cluster.JoinResult{}, cluster.ErrNoLeader
+}
+
+func (n *openingNode) Leave(ctx context.Context, nodeID string, force bool) error {
+	if node := n.node.Load(); node != nil {
+		return node.Leave(ctx, nodeID, force)
+	}
+	return cluster.ErrNoLeader
+}
+
 func (n *openingNode) Transfer(ctx context.Context, nodeID string) error {
 	if node := n.node.Load(); node != nil {
 		return node.Transfer(ctx, nodeID)
