@@ -20,6 +20,7 @@ const (
 	codeDataDir = 3
 	codeAddress = 4
 	codeStorage = 5
+	codeRemoved = 7
 	codeEntry   = 6
 )
 

@@ -245,6 +245,11 @@ func (c *Cluster) Add() *Replica {
 	return r
 }
 
+// Forget takes a replica that has left the cluster and ended off the list.
+func (c *Cluster) Forget(r *Replica) {
+	c.replicas = slices.DeleteFunc(c.replicas, func(other *Replica) bool { return other == r })
+}
+
 // Cut lets everything vanish that one replica sends to another, in that direction.
 func (c *Cluster) Cut(from, to *Replica) {
 	c.t.Helper()
@@ -268,10 +273,11 @@ func (c *Cluster) Heal() {
 	c.net.heal()
 }
 
+// number is a replica's place in the order of starts.
 func (c *Cluster) number(r *Replica) int {
 	i := slices.Index(c.replicas, r)
-	if i < 0 || c.net == nil {
-		c.t.Fatalf("bug: replica on %s has no place in a network that can be cut", r.PeerAddr())
+	if i < 0 {
+		c.t.Fatalf("bug: the replica on %s is none of this cluster", r.PeerAddr())
 	}
 	return i
 }

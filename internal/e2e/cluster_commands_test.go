@@ -77,8 +77,13 @@ func (l *clusterLoad) follow(ctx context.Context, s *sentCommand, rng *rand.Rand
 			tick(context.Background(), 20*time.Millisecond)
 			continue
 		}
-		s.tries++
+		sent := time.Now()
 		status, header, answer, err := l.sendCommand(i, s)
+		if err == nil && status != http.StatusServiceUnavailable && !l.excused(i, life) {
+			l.mu.Lock()
+			l.answers = append(l.answers, commandTook{s.id, i, sent, time.Since(sent)})
+			l.mu.Unlock()
+		}
 		if err != nil {
 			if !l.excused(i, life) {
 				l.fault(fmt.Errorf("%s %s through live replica %d: %w", s.path, s.id, i, err))
@@ -110,6 +115,39 @@ func (l *clusterLoad) follow(ctx context.Context, s *sentCommand, rng *rand.Rand
 	l.commanded.add(s.id, commandSent{}, nil, s.call, end)
 	if s.status != 0 {
 		l.commanded.add(s.id, commandEnded{}, s.state, s.call, end)
+	}
+}
+
+// commandTook is what one command through a replica that was live took.
+type commandTook struct {
+	id      string
+	replica int
+	sent    time.Time
+	took    time.Duration
+}
+
+// commandsFlow: commands through live replicas were answered all the time since from, and
+// soon.
+func (l *clusterLoad) commandsFlow(from time.Time) {
+	l.t.Helper()
+	limit := 2 * time.Second
+	if raceEnabled {
+		limit = 5 * time.Second
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, a := range l.answers {
+		if a.sent.Before(from) {
+			continue
+		}
+		n++
+		if a.took > limit {
+			l.t.Errorf("%s through live replica %d took %s, want at most %s", a.id, a.replica, a.took, limit)
+		}
+	}
+	if spell := time.Since(from).Seconds(); float64(n) < spell*l.want.commands/4 {
+		l.t.Errorf("%d commands were answered in %.1f s, of %.0f a second that were sent", n, spell, l.want.commands)
 	}
 }
 

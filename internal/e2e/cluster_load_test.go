@@ -77,6 +77,7 @@ type clusterLoad struct {
 	mu         sync.Mutex
 	now        []register // that each of regs writes
 	commands   []*sentCommand
+	answers    []commandTook
 	asked      []string // ids of commands that somebody may ask for
 	registered []registered
 	faults     []error // of goroutines, told at the end

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,6 +46,15 @@ func (c *Cluster) Status(r *Replica) (s Status, err error) {
 	return s, c.get(r, "/admin/status", &s)
 }
 
+// term is the term that a replica is in, 0 when it does not answer.
+func (c *Cluster) term(r *Replica) uint64 {
+	s, err := c.Status(r)
+	if err != nil {
+		return 0
+	}
+	return s.Term
+}
+
 // AwaitMembers waits until the leader lists so many replicas, all of them voters.
 func (c *Cluster) AwaitMembers(n int) {
 	c.t.Helper()
@@ -81,6 +91,31 @@ func (c *Cluster) get(r *Replica, path string, v any) error {
 		return fmt.Errorf("GET %s answers %d: %s", r.URL(path), resp.StatusCode, answer)
 	}
 	return json.Unmarshal(answer, v)
+}
+
+// Post sends v as JSON to a replica and returns the answer.
+func (c *Cluster) Post(r *Replica, path string, v any) (status int, answer []byte, err error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := c.asks.Post(r.URL(path), "application/json", bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
+}
+
+// must posts what has to be answered with a status.
+func (c *Cluster) must(r *Replica, want int, path string, v any) (answer []byte) {
+	c.t.Helper()
+	status, answer, err := c.Post(r, path, v)
+	if err != nil || status != want {
+		c.t.Fatalf("POST %s %v is answered %d %s (%v), want %d", r.URL(path), v, status, answer, err, want)
+	}
+	return answer
 }
 
 // Digest is the digest of a replica's state at an index.

@@ -42,7 +42,6 @@ type sentCommand struct {
 	began time.Time
 	call  int64 // began, in the history
 	took  time.Duration
-	tries int
 }
 
 // registered is a worker that got its RegisterRetMsg.
