@@ -9,10 +9,10 @@ LMCACHE     ?= 0.5.6
 GOTESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check unit lint fuzz bench demo interop clean libzmq haproxy
+.PHONY: help build test check unit lint fuzz bench e2e failover visibility demo interop clean libzmq haproxy netns
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 libzmq:
 	@scripts/need-libzmq.sh
@@ -20,10 +20,13 @@ libzmq:
 haproxy:
 	@scripts/need-haproxy.sh
 
+netns:
+	@scripts/need-netns.sh
+
 build: libzmq ## build bin/kvctrld
 	go build -ldflags '$(LDFLAGS)' -o bin/kvctrld ./cmd/kvctrld
 
-test: libzmq haproxy lint unit ## everything a change must pass: gofmt, vet, staticcheck, all tests with the race detector
+test: libzmq haproxy netns lint unit ## everything a change must pass: gofmt, vet, staticcheck, all tests with the race detector
 
 unit:
 	go test -race -timeout 20m $(GOTESTFLAGS) ./...
@@ -39,6 +42,15 @@ fuzz: libzmq ## every fuzz target for FUZZTIME (60s)
 
 bench: libzmq ## the benchmarks behind the figures in the docs
 	go test -run '^$$' -bench . -benchmem ./...
+
+e2e: libzmq netns ## three real replicas under full load, hurt in every way, for long (half an hour)
+	go test -count=1 -timeout 90m -v -run '^TestCluster_' $(GOTESTFLAGS) ./internal/e2e -e2e.long
+
+failover: libzmq ## how long nobody takes a mutation after kill -9 of the leader, and after SIGTERM: 20 times each
+	go test -count=1 -timeout 20m -run '^$$' -bench '^BenchmarkFailover_' -benchtime 1x ./internal/e2e
+
+visibility: libzmq ## how long an admit takes from a follower to a lookup on the third replica
+	go test -count=1 -timeout 20m -run '^$$' -bench '^BenchmarkVisibility$$' -benchtime 1x ./internal/e2e
 
 demo: build ## one replica, a simulated fleet, a lookup, every command, a kill -9 and a restart
 	scripts/demo.sh
