@@ -58,52 +58,48 @@ func (g leg) run(t *testing.T) {
 		time.Since(began).Round(time.Millisecond), forming.Round(time.Millisecond), hurting.Round(time.Millisecond))
 }
 
-// TestCluster_Calm: a load and nothing else.
+// TestCluster_Calm: a load and nothing else. The short form leaves it to the others, which
+// all begin with it.
 func TestCluster_Calm(t *testing.T) {
+	if !*long && raceEnabled {
+		t.Skip("only without the race detector, or with -e2e.long")
+	}
 	leg{drained: true, hurt: func(*testing.T, *Cluster, *clusterLoad) {}}.run(t)
 }
 
-func TestCluster_KillLeader(t *testing.T) {
+// TestCluster_Kill kills the leader, and then a follower, with kill -9.
+func TestCluster_Kill(t *testing.T) {
 	leg{hurt: func(t *testing.T, c *Cluster, l *clusterLoad) {
-		leader := c.Leader()
-		leader.Kill()
-		c.Leader() // of the two others
-		<-time.After(spell())
-		leader.Restart()
+		for _, pick := range []func() *Replica{c.Leader, func() *Replica { return c.Followers()[0] }} {
+			from := time.Now()
+			r := pick()
+			r.Kill()
+			c.Leader() // of the two others
+			<-time.After(spell())
+			l.commandsFlow(from)
+			r.Restart()
+			c.Await()
+			<-time.After(spell() / 2)
+		}
 	}}.run(t)
 }
 
-func TestCluster_KillFollower(t *testing.T) {
-	leg{hurt: func(t *testing.T, c *Cluster, l *clusterLoad) {
-		follower := c.Followers()[0]
-		follower.Kill()
-		<-time.After(spell())
-		follower.Restart()
-	}}.run(t)
-}
-
-// TestCluster_PauseLeader stops the leader past its lease. When it goes on it believes for
-// a moment that it leads, with readers waiting for it.
-func TestCluster_PauseLeader(t *testing.T) {
+// TestCluster_Pause stops the leader past its lease: when it goes on it believes for a
+// moment that it leads, with readers waiting for it. Then it stops a follower. Neither
+// holds the others up, and neither loses anything.
+func TestCluster_Pause(t *testing.T) {
 	leg{drained: true, hurt: func(t *testing.T, c *Cluster, l *clusterLoad) {
-		leader := c.Leader()
-		leader.Pause()
-		c.Leader()
-		<-time.After(spell())
-		leader.Resume()
-	}}.run(t)
-}
-
-// TestCluster_PauseFollower: a follower that stands still holds nobody up, and loses
-// nothing.
-func TestCluster_PauseFollower(t *testing.T) {
-	leg{drained: true, hurt: func(t *testing.T, c *Cluster, l *clusterLoad) {
-		follower := c.Followers()[1]
-		from := time.Now()
-		follower.Pause()
-		<-time.After(2 * spell())
-		l.commandsFlow(from)
-		follower.Resume()
+		for _, pick := range []func() *Replica{c.Leader, func() *Replica { return c.Followers()[1] }} {
+			r := pick()
+			from := time.Now()
+			r.Pause()
+			c.Leader()
+			<-time.After(spell())
+			l.commandsFlow(from)
+			r.Resume()
+			c.Await()
+			<-time.After(spell() / 2)
+		}
 	}}.run(t)
 }
 

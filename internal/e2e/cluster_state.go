@@ -55,7 +55,8 @@ func (c *Cluster) term(r *Replica) uint64 {
 	return s.Term
 }
 
-// AwaitMembers waits until the leader lists so many replicas, all of them voters.
+// AwaitMembers waits until the leader lists so many replicas, all of them voters that have
+// said where their REST is.
 func (c *Cluster) AwaitMembers(n int) {
 	c.t.Helper()
 	Eventually(c.t, formLimit, fmt.Sprintf("%d voters", n), func() error {
@@ -65,7 +66,7 @@ func (c *Cluster) AwaitMembers(n int) {
 		}
 		voters := 0
 		for _, m := range s.Nodes {
-			if m.Voter {
+			if m.Voter && m.URL != "" {
 				voters++
 			}
 		}
