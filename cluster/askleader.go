@@ -31,12 +31,12 @@ func (n *Node) AskLeader(ctx context.Context, path string, body []byte) ([]byte,
 		return nil, err
 	}
 	defer n.calls.leave()
-	ctx, release := n.whileLeading(ctx)
-	defer release()
 	to, err := n.leaderTarget()
 	if err != nil {
 		return nil, err
 	}
+	ctx, release := n.whileLeading(ctx, to)
+	defer release()
 	return n.callPeer(ctx, to, path, body)
 }
 
@@ -64,12 +64,11 @@ func (t leaderTransport) send(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	defer n.calls.leave()
-	ctx, release := n.whileLeading(r.Context())
 	to, err := n.leaderTarget()
 	if err != nil {
-		release()
 		return nil, err
 	}
+	ctx, release := n.whileLeading(r.Context(), to)
 	response, err := n.client.send(n.client.rooms, r.WithContext(ctx), to)
 	if err != nil {
 		release()

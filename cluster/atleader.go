@@ -79,12 +79,12 @@ func (n *Node) atLeader(ctx context.Context, c leaderCall) error {
 // errLeaderChanged ends what waits for a leader that leads no more.
 var errLeaderChanged = errors.New("another replica leads by now")
 
-// whileLeading gives a ctx that also ends when another replica than now is known to
-// lead: a leader that hangs or is cut off does not answer, and its connections show
+// whileLeading gives a ctx that also ends when another replica than this one is known
+// to lead: a leader that hangs or is cut off does not answer, and its connections show
 // nothing. release must be called.
-func (n *Node) whileLeading(ctx context.Context) (_ context.Context, release func()) {
+func (n *Node) whileLeading(ctx context.Context, leader peerTarget) (_ context.Context, release func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	unhook := context.AfterFunc(n.view.leaderSpan(), func() { cancel(errLeaderChanged) })
+	unhook := context.AfterFunc(n.view.spanOf(leader), func() { cancel(errLeaderChanged) })
 	return ctx, func() {
 		unhook()
 		cancel(context.Canceled)

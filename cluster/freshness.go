@@ -159,12 +159,12 @@ type commitAnswer struct {
 func (n *Node) askCommit() {
 	ctx, cancel := context.WithTimeout(n.life, freshTimeout)
 	defer cancel()
-	ctx, release := n.whileLeading(ctx)
-	defer release()
 	to, err := n.leaderTarget()
 	if err != nil {
 		return
 	}
+	ctx, release := n.whileLeading(ctx, to)
+	defer release()
 	begin := time.Now()
 	q := commitQuestion{Applied: n.machine.Applied(), Nodes: n.progress.due(begin)}
 	b, err := json.Marshal(q)

@@ -64,12 +64,12 @@ func (n *Node) proposeNoop() (uint64, error) {
 func (n *Node) askReadIndex() (uint64, error) {
 	ctx, cancel := roundContext()
 	defer cancel()
-	ctx, release := n.whileLeading(ctx)
-	defer release()
 	to, err := n.leaderTarget()
 	if err != nil {
 		return 0, err
 	}
+	ctx, release := n.whileLeading(ctx, to)
+	defer release()
 	b, err := n.callPeer(ctx, to, pathReadIndex, nil)
 	if err == nil && len(b) != 8 {
 		err = fmt.Errorf("answer of %v: %d bytes, want an index", to, len(b))

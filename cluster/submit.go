@@ -59,7 +59,7 @@ func (n *Node) checkSize(entry []byte) error {
 
 // submitTo proposes at another replica.
 func (n *Node) submitTo(ctx context.Context, to peerTarget, entry []byte) (_ Applied, _ outcome, again bool, err error) {
-	ctx, release := n.whileLeading(ctx)
+	ctx, release := n.whileLeading(ctx, to)
 	defer release()
 	ctx, cancel := context.WithTimeoutCause(ctx, submitTimeout, fmt.Errorf("no answer within %v: %w", submitTimeout, context.DeadlineExceeded))
 	defer cancel()

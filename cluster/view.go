@@ -51,27 +51,25 @@ func (v *view) update(f func(*viewState)) {
 		v.changed = nil
 	}
 	if s := v.state; s.leader != "" && (s.leader != v.span.leader || s.addr != v.span.addr) {
-		v.endSpan()
-		v.span.leader, v.span.addr = s.leader, s.addr
+		if v.span.cancel != nil {
+			v.span.cancel()
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		v.span = leaderSpan{ctx, cancel, s.leader, s.addr}
 	}
 }
 
-// endSpan ends the span of the last leader and begins another. It needs mu.
-func (v *view) endSpan() {
-	if v.span.cancel != nil {
-		v.span.cancel()
-	}
-	v.span.ctx, v.span.cancel = context.WithCancel(context.Background())
-}
-
-// leaderSpan gives a context that ends when another replica is known to lead.
-func (v *view) leaderSpan() context.Context {
+// spanOf gives a context that ends when another replica is known to lead; it has ended
+// when one is already.
+func (v *view) spanOf(leader peerTarget) context.Context {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.span.ctx == nil {
-		v.endSpan()
+	if v.span.leader == leader.ID && v.span.addr == leader.Addr {
+		return v.span.ctx
 	}
-	return v.span.ctx
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	return over
 }
 
 // peerHealth is what the leader's heartbeats say of the others.
