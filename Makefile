@@ -52,7 +52,7 @@ failover: libzmq ## how long nobody takes a mutation after kill -9 of the leader
 visibility: libzmq ## how long an admit takes from a follower to a lookup on the third replica
 	go test -count=1 -timeout 20m -run '^$$' -bench '^BenchmarkVisibility$$' -benchtime 1x ./internal/e2e
 
-demo: build ## one replica, a simulated fleet, a lookup, every command, a kill -9 and a restart
+demo: build ## three replicas, a simulated fleet, lookups and commands at any of them, kill -9 of the leader
 	scripts/demo.sh
 
 interop: build ## the same story with real LMCache engines (LMCACHE=0.5.6), beside LMCache's own controller
