@@ -185,7 +185,7 @@ func TestRemoved_NotByLess(t *testing.T) {
 		leader := w.leader()
 		f := without([]*house{n1, n2, n3}, leader)[0]
 		w.net.Partition([]string{f.host}, []string{"n1", "n2", "n3"})
-		wait(time.Minute)
+		wait(10 * time.Second)
 		select {
 		case err := <-f.fatal:
 			t.Errorf("cut off: %v", err)

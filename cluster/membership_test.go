@@ -63,7 +63,7 @@ func (w *town) load() (stop func() []string) {
 			case <-end:
 				done <- acked
 				return
-			case <-time.After(5 * time.Millisecond):
+			case <-time.After(40 * time.Millisecond):
 			}
 			line := fmt.Sprintf("x:%d", i)
 			w.mu.Lock()
@@ -184,13 +184,13 @@ func TestJoin_NonVoter(t *testing.T) {
 		if _, err := w.leader().node.Join(context.Background(), r); err != nil {
 			t.Fatal(err)
 		}
-		wait(20 * time.Second)
+		wait(8 * time.Second)
 		n4.stop()
 		n4.start()
 		if err := w.leader().node.Transfer(context.Background(), ""); err != nil {
 			t.Fatal(err)
 		}
-		wait(20 * time.Second)
+		wait(8 * time.Second)
 		if s, _ := serverOf(w.leader().node.configuration(), "n4"); s.Suffrage != raft.Nonvoter {
 			t.Error("n4 votes")
 		}
@@ -241,7 +241,7 @@ func TestJoin_NotPromotedWhileBehind(t *testing.T) {
 		if _, err := leader.node.Join(context.Background(), request(n4)); err != nil {
 			t.Fatal(err)
 		}
-		wait(time.Minute)
+		wait(10 * time.Second)
 		if s, ok := serverOf(leader.node.configuration(), "n4"); !ok || s.Suffrage != raft.Nonvoter {
 			t.Errorf("n4 with nothing applied is %+v", s)
 		}
@@ -408,7 +408,7 @@ func TestJoin_VoterLostItsDisk(t *testing.T) {
 		other.stop() // no quorum: nobody can take its vote away
 		wait(5 * time.Second)
 		lost.start()
-		wait(20 * time.Second)
+		wait(8 * time.Second)
 		if id := lost.node.Identity().ClusterID; id != "" || lost.node.hasLog() {
 			t.Errorf("the empty one is in cluster %q with index %d, and its old vote still counts", id, lost.node.raft.LastIndex())
 		}
@@ -462,7 +462,7 @@ func TestJoin_LostWithItsLeader(t *testing.T) {
 				w.leader(rest...)
 				old.stop()
 				w.net.HealAll()
-				wait(20 * time.Second)
+				wait(8 * time.Second)
 				select {
 				case err := <-n4.fatal:
 					t.Fatalf("n4, which has never been a member: %v", err)
@@ -485,16 +485,19 @@ func TestJoin_LostWithItsLeader(t *testing.T) {
 
 // Members come and go, crash and are cut off, all at random. In the end those that were
 // not removed are one cluster that has everything acknowledged.
+//
+// More seeds: go test -run TestMembership_Random ./cluster -sim.runs 500
 func TestMembership_Random(t *testing.T) {
-	for seed := range 15 {
+	for seed := range max(*simRuns/10, 1) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			inTown(t, func(t *testing.T, w *town) {
 				r := rand.New(rand.NewPCG(uint64(seed), 3))
 				n1, n2, n3 := formThree(w)
 				members := []*house{n1, n2, n3} // or about to be
 				removed := map[*house]bool{}
 				stop := w.load()
-				for i := range 25 {
+				for i := range 15 {
 					switch r.IntN(6) {
 					case 0:
 						if len(members) < 6 {
@@ -546,7 +549,7 @@ func TestMembership_Random(t *testing.T) {
 					wait(time.Duration(r.IntN(4000)) * time.Millisecond)
 				}
 				w.net.HealAll()
-				wait(30 * time.Second)
+				wait(10 * time.Second)
 				acked := stop()
 				var stay []*house
 				for _, h := range members {

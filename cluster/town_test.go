@@ -78,7 +78,9 @@ func (w *town) house(id string, expect int, join ...string) *house {
 	for _, j := range join {
 		h.join = append(h.join, urlOf(j))
 	}
+	w.mu.Lock()
 	w.all = append(w.all, h)
+	w.mu.Unlock()
 	return h
 }
 
@@ -190,6 +192,24 @@ func (h *house) kill() {
 	h.town.net.Host(h.host).Down()
 	h.stop()
 	h.town.net.Host(h.host).Up()
+}
+
+// crashWhen takes the victim's host away in the moment in which at writes a file. What
+// the victim's files were then comes on the channel.
+func (w *town) crashWhen(at *house, file string, victim *house) <-chan map[string]string {
+	files := make(chan map[string]string, 1)
+	var once sync.Once
+	at.disk.files.written = func(name string) {
+		if name == file {
+			once.Do(func() {
+				victim.disk.files.mu.Lock()
+				defer victim.disk.files.mu.Unlock()
+				files <- maps.Clone(victim.disk.files.texts)
+				w.net.Host(victim.host).Down()
+			})
+		}
+	}
+	return files
 }
 
 // wipe gives the replica an empty disk.
