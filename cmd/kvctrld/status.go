@@ -91,7 +91,9 @@ func printStatus(w io.Writer, s status) {
 		row(w, n.NodeID, role, n.PeerAddr, n.URL, s.Term, applied, lag, health)
 	}
 	row(w)
-	if s.ClusterID != "" {
+	if s.ClusterID == "" {
+		row(w, fmt.Sprintf("replica %s is in no cluster yet", s.NodeID))
+	} else {
 		row(w, fmt.Sprintf("cluster %s, as replica %s sees it", s.ClusterID, s.NodeID))
 	}
 	row(w, fmt.Sprintf("%d workers, %d keys; log %d bytes, last snapshot at index %d", s.Workers, s.Keys, s.LogBytes, s.Snapshot))
