@@ -465,7 +465,8 @@ func (s survey) missingWords() string {
 	}
 	var out []string
 	for _, m := range s.missing {
-		out = append(out, fmt.Sprintf("%s (%v)", m.url, m.err))
+		// Who was asked by REST says itself what was asked.
+		out = append(out, fmt.Sprintf("%s (%s)", m.url, strings.TrimPrefix(m.err.Error(), m.url+": ")))
 	}
 	return "missing: " + strings.Join(out, ", ")
 }

@@ -152,7 +152,6 @@ func (n *Node) leaveLeading(ctx context.Context, force bool) error {
 	if err := n.transferred(n.await(ctx, func() error { return n.raft.LeadershipTransfer().Error() }), ""); err != nil {
 		return fmt.Errorf("it leads, and leadership was not handed over: %w", err)
 	}
-	sent := false
 	for {
 		s, changed := n.view.get()
 		leader, ok := serverOf(n.configuration(), s.leader)
@@ -160,13 +159,10 @@ func (n *Node) leaveLeading(ctx context.Context, force bool) error {
 		if ok && s.leader != n.id {
 			err := n.ask(ctx, peerTarget{string(leader.ID), string(leader.Address)}, leavePath, leaveCall{n.id, force}, nil)
 			switch {
-			case err == nil, sent && errors.Is(err, ErrUnknownNode):
+			case err == nil, errors.Is(err, ErrUnknownNode): // an earlier request has done it
 				return nil
-			case errors.Is(err, ErrNotLeader), errors.Is(err, ErrNoLeader), errors.Is(err, ErrBusy), errors.Is(err, ErrUnreachable):
-			case errors.Is(err, ErrUnknownNode), errors.Is(err, ErrQuorum):
+			case errors.Is(err, ErrQuorum):
 				return err
-			default:
-				sent = true // it may have been done
 			}
 			again = time.After(n.times.election / 5)
 		}
