@@ -34,6 +34,7 @@ cleanup() {
 	fi
 	if [ -n "$dockerd" ]; then
 		kill "$dockerd" && wait "$dockerd" || true
+		umount "$dir/exec/netns/default" 2>/dev/null || true # it leaves that
 	fi
 	rm -rf --one-file-system "$dir"
 	exit "$status"
@@ -58,7 +59,7 @@ if ! docker version >/dev/null 2>&1; then
 	export DOCKER_HOST="unix://$dir/docker.sock"
 	# Without rules in the firewall containers reach each other and this machine them,
 	# but they do not reach out: builds use this machine's network then.
-	dockerd --iptables=false --ip-forward=false --host "$DOCKER_HOST" --data-root "${DOCKER_DATA:-$dir/data}" --exec-root "$dir/exec" --pidfile "$dir/dockerd.pid" >"$dir/dockerd.log" 2>&1 &
+	dockerd --iptables=false --ip-forward=false --bridge=none --host "$DOCKER_HOST" --data-root "${DOCKER_DATA:-$dir/data}" --exec-root "$dir/exec" --pidfile "$dir/dockerd.pid" >"$dir/dockerd.log" 2>&1 &
 	dockerd=$!
 	until_ok 30 sh -c "kill -0 $dockerd && docker version" || { tail "$dir/dockerd.log"; exit 1; }
 	export BUILD_NETWORK=host
@@ -134,6 +135,7 @@ say "stop the front: every replica still answers by itself"
 compose stop front >/dev/null 2>&1
 for replica in kv-1 kv-2 kv-3; do
 	on "$replica" "lookup --tokens 9000..10023"
+	holds "$replica" rack-3-0 9000..10023 || fail "$replica does not know what rack-3-0 holds"
 done
 echo "\$ docker compose start front"
 compose start front >/dev/null 2>&1
