@@ -195,10 +195,10 @@ func (n *Node) formed() {
 	f := &n.formation
 	f.mu.Lock()
 	f.words, f.asked, f.seen, f.cluster = "", "", nil, ""
-	leftover := f.promise != nil
+	leftover := f.promise
 	f.mu.Unlock()
-	if leftover {
-		if err := n.release(); err != nil {
+	if leftover != nil {
+		if err := n.release(leftover); err != nil {
 			n.log.Warn("the promise to found this cluster is fulfilled and cannot be removed", "error", err)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // Three empty replicas become one cluster, whatever order they are started in.
@@ -455,4 +457,65 @@ func TestPromise_BindsToOne(t *testing.T) {
 		w.net.HealAll()
 		w.together(n1, n2, n3)
 	})
+}
+
+// A node that asked to join a cluster may be taken in at any moment: from then on, and
+// not only from when the next look around shows it, it gives its word to nobody.
+func TestPromise_NoneOfAMember(t *testing.T) {
+	inTown(t, func(t *testing.T, w *town) {
+		n1, n2, _ := w.three()
+		n2.start()
+		p := &promise{"c1", []Identity{{NodeID: "n1", PeerAddr: n1.addr()}, n2.node.Identity(), {NodeID: "n3", PeerAddr: "n3:9400"}}}
+		n2.node.formation.mu.Lock()
+		n2.node.formation.seen = map[string]sighting{"n1": {}, "n3": {}}
+		n2.node.formation.mu.Unlock()
+		taken := make(chan *helloRefused, 1)
+		n2.disk.files.mu.Lock()
+		n2.disk.files.written = func(name string) {
+			if name == promiseFile { // its word is about to be given
+				taken <- n2.node.cluster.admit(streamRaft, hello{ClusterID: "c0", NodeID: "n0", PeerAddr: "n0:9400"})
+			}
+		}
+		n2.disk.files.mu.Unlock()
+		n2.node.cluster.agree("c0") // it has asked c0
+		err := n2.node.give(p)
+		if refused := <-taken; (refused == nil) == (err == nil) {
+			t.Errorf("its word: %v; cluster c0: %+v; want one of them", err, refused)
+		}
+		n2.node.cluster.agree("")
+	})
+}
+
+// The founder's word that it has given an attempt up releases nobody from another
+// attempt, however late it comes.
+func TestPromise_ALateWordReleasesNoOther(t *testing.T) {
+	who := func(addr string) []Identity {
+		return []Identity{{NodeID: "n1", PeerAddr: addr}, {NodeID: "n2", PeerAddr: "n2:9400"}}
+	}
+	bound := startPeer(t, "n2", "", nil, nil)
+	bound.log = hclog.NewNullLogger()
+	files := &memFiles{}
+	bound.parts.files = files
+	var second *promise
+	founder := startPeer(t, "n1", "", func(n *Node) {
+		n.handlePeer(attemptPath, func(context.Context, Identity, []byte) ([]byte, error) {
+			// While this answer is under way the abort arrives, and then the next attempt.
+			bound.formation.mu.Lock()
+			bound.formation.promise = second
+			bound.formation.mu.Unlock()
+			return marshal(attemptAnswer{GivenUp: true})
+		})
+	}, nil)
+	first := &promise{"c1", who(string(founder.addr()))}
+	second = &promise{"c2", first.Nodes}
+	bound.formation.promise = first
+	if err := files.write(promiseFile, "c2"); err != nil {
+		t.Fatal(err)
+	}
+	if got := bound.askFounder(ctxFor(t, 10*time.Second), first); got != second {
+		t.Errorf("bound by %+v, want %+v", got, second)
+	}
+	if text, _ := files.read(promiseFile); text != "c2" || bound.promised() != second {
+		t.Errorf("released from %+v (file says %q) by a word on another attempt", second, text)
+	}
 }

@@ -91,10 +91,10 @@ func (n *Node) give(p *promise) error {
 	if err := p.check(); err != nil {
 		return fmt.Errorf("%w: no cluster can be founded so: %w", ErrConflict, err)
 	}
-	self := n.Identity()
 	f := &n.formation
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	self := n.Identity()
 	switch i := slices.IndexFunc(p.Nodes, func(m Identity) bool { return m.NodeID == n.id }); {
 	case self.ClusterID != "" || n.hasLog():
 		return fmt.Errorf("%w: node %q is in cluster %q already: join that one", ErrConflict, n.id, self.ClusterID)
@@ -118,20 +118,28 @@ func (n *Node) give(p *promise) error {
 	if err != nil {
 		return err
 	}
+	// First, so that no cluster that this node has asked to join takes it in meanwhile.
+	if !n.cluster.agree(p.Cluster) {
+		return fmt.Errorf("%w: node %q is in cluster %q by now: join that one", ErrConflict, n.id, n.cluster.current())
+	}
 	if err := n.parts.files.write(promiseFile, string(b)); err != nil {
+		n.cluster.agree("")
 		return err
 	}
 	f.promise = p
-	n.cluster.agree(p.Cluster)
 	n.log.Info("promised to found a cluster", "node", n.id, "founder", p.founder().NodeID, "cluster", p.Cluster, "nodes", len(p.Nodes))
 	return nil
 }
 
-// release ends what binds this node.
-func (n *Node) release() error {
+// release ends what binds this node to the attempt p. By another one it stays bound: a
+// word on p may have been long under way.
+func (n *Node) release(p *promise) error {
 	f := &n.formation
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.promise == nil || f.promise.Cluster != p.Cluster {
+		return nil
+	}
 	if err := n.parts.files.remove(promiseFile); err != nil {
 		return err
 	}
@@ -180,12 +188,12 @@ func (n *Node) askFounder(ctx context.Context, p *promise) *promise {
 	if err != nil || !a.GivenUp {
 		return p
 	}
-	if err := n.release(); err != nil {
+	if err := n.release(p); err != nil {
 		n.log.Warn("the founder has given up, and the promise to it cannot be removed", "error", err)
 		return p
 	}
 	n.log.Info("released from a promise: the founder has given up", "founder", p.founder().NodeID, "cluster", p.Cluster)
-	return nil
+	return n.promised() // the next attempt may have come meanwhile
 }
 
 // attempt names an attempt.
@@ -232,7 +240,7 @@ func (n *Node) answerAbort(_ context.Context, from Identity, body []byte) ([]byt
 	if p == nil || p.Cluster != a.Cluster || p.founder().NodeID != from.NodeID || n.cluster.current() != "" {
 		return nil, nil
 	}
-	return nil, n.release()
+	return nil, n.release(p)
 }
 
 // found asks every node of set for its word and founds the cluster when all have
@@ -275,7 +283,7 @@ func (n *Node) tell(ctx context.Context, p *promise, path string, body any, limi
 // giveUp ends an attempt of this node that is not decided, and tells those that may
 // have given their word. Who does not hear it asks.
 func (n *Node) giveUp(ctx context.Context, p *promise) error {
-	if err := n.release(); err != nil {
+	if err := n.release(p); err != nil {
 		return err
 	}
 	n.log.Info("attempt to found a cluster given up", "cluster", p.Cluster)
@@ -300,5 +308,5 @@ func (n *Node) decide(p *promise) error {
 		return fmt.Errorf("begin the log of cluster %q: %w", p.Cluster, err)
 	}
 	n.log.Info("cluster founded", "cluster", p.Cluster, "nodes", len(p.Nodes))
-	return n.release()
+	return n.release(p)
 }

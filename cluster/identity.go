@@ -41,12 +41,16 @@ func (c *clusterIdentity) current() string {
 	return c.id
 }
 
-// agree lets raft traffic of that cluster in, from when it comes; "" takes that
-// back. Who is in a cluster agrees to nothing else.
-func (c *clusterIdentity) agree(id string) {
+// agree lets raft traffic of that cluster in, from when it comes, and of no other; ""
+// takes that back. Who is in a cluster agrees to no other: false.
+func (c *clusterIdentity) agree(id string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.id != "" {
+		return c.id == id
+	}
 	c.agreed = id
+	return true
 }
 
 // adopt makes this node one of that cluster, for good.

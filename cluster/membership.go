@@ -261,7 +261,9 @@ func (n *Node) answerAdmit(_ context.Context, from Identity, body []byte) ([]byt
 	case len(n.opts.Join) > 0 && f.asked != a.Cluster:
 		return nil, fmt.Errorf("%w: this node was started with --join and has not asked cluster %q", ErrConflict, a.Cluster)
 	}
-	n.cluster.agree(a.Cluster)
+	if !n.cluster.agree(a.Cluster) {
+		return nil, fmt.Errorf("%w: this node is in cluster %q by now", ErrConflict, n.cluster.current())
+	}
 	return nil, nil
 }
 
