@@ -55,7 +55,7 @@ visibility: libzmq ## how long an admit takes from a follower to a lookup on the
 demo: build ## three replicas, a simulated fleet, lookups and commands at any of them, kill -9 of the leader
 	scripts/demo.sh
 
-interop: build ## the same story with real LMCache engines (LMCACHE=0.5.6), beside LMCache's own controller
+interop: build ## the same story with real LMCache engines (LMCACHE=0.5.6): beside LMCache's own controller, and behind HAProxy with replicas killed
 	LMCACHE=$(LMCACHE) interop/run.sh
 
 clean: ## remove what was built; .interop (LMCache's virtual environment) stays

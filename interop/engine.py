@@ -14,9 +14,12 @@ INSIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "inside")
 class Engine:
     """One instance with one worker. After kill(), start() is a new process with the same instance id on new ports."""
 
-    def __init__(self, instance, release, controller_ports, ports, run_dir):
+    def __init__(self, instance, release, controller, ports, run_dir, patience=10):
+        """controller is its Endpoint; the engine waits for its answers for patience seconds."""
         self.instance = instance
-        self._release, self._controller_ports, self._ports, self._run_dir = release, controller_ports, ports, run_dir
+        self.source = None  # the local address to speak to the controller from, before start()
+        self._release, self._controller, self._ports, self._run_dir = release, controller, ports, run_dir
+        self._patience = patience
         self._starts = 0
         self.process = None
 
@@ -31,8 +34,8 @@ class Engine:
             "max_local_cpu_size": 0.2,
             "enable_controller": True,
             "lmcache_instance_id": self.instance,
-            "controller_pull_url": f"127.0.0.1:{self._controller_ports['pull']}",
-            "controller_reply_url": f"127.0.0.1:{self._controller_ports['reply']}",
+            "controller_pull_url": self._controller.address("pull"),
+            "controller_reply_url": self._controller.address("reply"),
             "lmcache_worker_ports": [self.worker_port],
             # A full sync that is asked for before the engine has finished starting fails, so heartbeats wait a little.
             "lmcache_worker_heartbeat_delay_time": 3,
@@ -45,23 +48,30 @@ class Engine:
             "p2p_init_ports": [self.p2p_port],
             "p2p_lookup_ports": [lookup_port],
             "transfer_channel": "mock_memory",
+            "pin_timeout_sec": 3600,  # longer than any run: a clear leaves pinned chunks out
             "extra_config": {
                 "full_sync_startup_delay_s": 0.5,
                 "full_sync_status_poll_interval_s": 1.0,
-                "worker_socket_recv_timeout_ms": 10000,
+                "worker_socket_recv_timeout_ms": self._patience * 1000,
                 "p2p_socket_recv_timeout_ms": 3000,  # how long a move waits for a dead peer
             },
         }
         path = os.path.join(home, "engine.yaml")
         with open(path, "w") as f:
             json.dump(config, f)  # JSON is YAML
+        env = self._release.env()
+        if self.source:
+            env.update(INTEROP_SOURCE=self.source, INTEROP_CONTROLLER=self._controller.host)
         self.process = Process(
             f"{self.instance} (start {self._starts})",
             [self._release.python, os.path.join(INSIDE, "engine.py"), "--config", path],
-            home + ".log", self._release.env(), home)
+            home + ".log", env, home)
 
     def kill(self):
         self.process.kill()
+
+    def wait_registering(self):
+        self._wait("first word to the controller", lambda: self._count("Registering lmcache instance-worker"))
 
     def wait_registered(self):
         self._wait("registration", lambda: self._count("Received heartbeat_url from controller"))

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Drives real LMCache engines through kvctrld and through LMCache's own controller, and compares the answers."""
+"""Drives real LMCache engines through kvctrld and through LMCache's own controller, and compares the answers; then
+through three replicas of kvctrld behind HAProxy, of which some are killed."""
 
 import argparse
 import os
@@ -10,33 +11,54 @@ import tempfile
 import time
 import traceback
 
+import front
 import release
 import report
-from controllers import Kvctrld, LMCacheController
+import steps
+import steps_cluster
+from cluster import Cluster
+from controllers import Endpoint, Kvctrld, LMCacheController
 from differences import REASONS
-from processes import GaveUp, Ports, Process, end_all
+from processes import CannotHave, GaveUp, Ports, Process, end_all
 from stand import Stand
-from steps import STEPS
+from stand_cluster import ClusterStand
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NOT_REACHED = "not reached"
+STEPS = {"kvctrld": steps.STEPS, "lmcache": steps.STEPS, "cluster": steps_cluster.STEPS}
 
 
 def main():
     args = arguments()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    names = [args.only] if args.only else ["kvctrld", "lmcache"]
+    names = [args.only] if args.only else list(STEPS)
     binary = os.path.abspath(os.environ.get("KVCTRLD") or os.path.join(ROOT, "bin", "kvctrld"))
-    if "kvctrld" in names and not os.access(binary, os.X_OK):
+    if names != ["lmcache"] and not os.access(binary, os.X_OK):
         sys.exit(f"interop: no kvctrld at {binary}: build it first, or name it in KVCTRLD")
     version = os.environ.get("LMCACHE") or release.BASE
     venv = os.path.abspath(os.environ.get("KVCTRL_INTEROP_VENV") or os.path.join(ROOT, ".interop", "venv"))
+    optional = os.environ.get("INTEROP_OPTIONAL") == "1"
+    haproxy = missing = None
     try:
         package = release.prepare(version, venv)
-    except release.CannotHave as why:
+    except CannotHave as why:
         print(f"interop: {why}")
-        sys.exit(0 if os.environ.get("INTEROP_OPTIONAL") == "1" else 3)
+        sys.exit(0 if optional else 3)
+    if "cluster" in names:
+        try:
+            haproxy = front.prepare()
+        except CannotHave as why:
+            missing = f"NOT TESTED, THREE REPLICAS BEHIND THE FRONT: {why}"
+            print(missing, flush=True)
+            names.remove("cluster")
+
+    def stand(name, home):
+        if name == "kvctrld":
+            return Stand(Kvctrld(binary, package.hash_profile(), Endpoint.take(ports), home), package, ports)
+        if name == "lmcache":
+            return Stand(LMCacheController(package, Endpoint.take(ports), home), package, ports)
+        return ClusterStand(Cluster(binary, haproxy, package.hash_profile(), ports, home), package, ports)
 
     run_dir = tempfile.mkdtemp(prefix="kvctrl-interop-")
     ports, answers, faults = Ports(), {}, []
@@ -44,53 +66,58 @@ def main():
         for attempt in (1, 2):
             home = os.path.join(run_dir, f"{name}-{attempt}")
             os.mkdir(home)
-            if name == "kvctrld":
-                controller = Kvctrld(binary, package.hash_profile(), ports, home)
-            else:
-                controller = LMCacheController(package, ports, home)
-            answers[name], fault, why = run(Stand(controller, package, ports))
+            answers[name], fault, why = run(name, stand(name, home))
             # An engine sleeps through a controller's answer now and then: it has it, and
             # wakes up for it when it is stopped. That is no controller's doing, so the
             # script begins anew once. What kvctrld itself gets wrong is never tried again.
-            if not fault or attempt == 2 or (name == "kvctrld" and not isinstance(why, TimeoutError)):
+            if not fault or attempt == 2 or (name != "lmcache" and not isinstance(why, TimeoutError)):
                 break
             print(f"once more with fresh engines: {fault}", flush=True)
-        if fault and name == "kvctrld":
+        if fault and name != "lmcache":
             faults.append(fault)
         elif fault:
             print(f"not judged, as it is LMCache's own controller: {fault}")
-    faults += compare(answers, version)
+    for together in ("kvctrld", "lmcache"), ("cluster",):
+        table = {name: answers[name] for name in together if name in answers}
+        if table:
+            faults += compare(table, version)
     for fault in faults:
         print(f"FAILED {fault}")
-    if not faults:
-        print("every answer as expected, every difference explained" if len(names) == 2 else "done")
+    if not faults and answers:
+        print("every answer as expected, every difference explained" if "lmcache" in answers and "kvctrld" in answers
+              else "every answer as expected" if "lmcache" not in answers else "done")
     if faults or args.keep:
         print(f"logs are in {run_dir}")
     else:
         shutil.rmtree(run_dir)
-    sys.exit(1 if faults else 0)
+    if missing:
+        print(missing)
+    sys.exit(1 if faults else 3 if missing and not optional else 0)
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=["kvctrld", "lmcache"], help="run one of the two controllers")
+    parser.add_argument("--only", choices=list(STEPS), help="run one of the parts: one replica, LMCache's controller, or "
+                        "three replicas behind the front")
     parser.add_argument("--keep", action="store_true", help="keep the logs of a run without faults too")
     return parser.parse_args()
 
 
-def run(stand):
+def run(name, stand):
     """Returns the answers by step and, if the script could not go on to its end, why: in words, and the exception."""
     answers, begun = {}, time.monotonic()
-    name = stand.controller.name
     try:
-        for step in STEPS:
+        for step in STEPS[name]:
+            stand.remarks = []
             try:
                 answers[step.id] = step.run(stand)
             except GaveUp as why:
-                if name == "kvctrld":
+                if name != "lmcache":
                     raise
                 answers[step.id] = str(why)  # LMCache's controller is recorded, not judged
-            print(f"{name} {time.monotonic() - begun:5.1f} s  {step.title}: {report.text(answers[step.id])}", flush=True)
+            remarks = "".join(f" ({remark})" for remark in stand.remarks)
+            print(f"{name} {time.monotonic() - begun:5.1f} s  {step.title}: {report.text(answers[step.id])}{remarks}",
+                  flush=True)
     except Exception as why:
         fault = f"{name} at step {step.id}: {why}"
         print(fault)
@@ -108,11 +135,12 @@ def compare(answers, version):
     faults = []
     print(f"\nengines: lmcache {version}\n")
     report.row("step", *answers, *(["same, or why not"] if len(answers) == 2 else []))
-    for step in STEPS:
+    for step in STEPS[next(iter(answers))]:
         given = [by_step.get(step.id, NOT_REACHED) for by_step in answers.values()]
         cells = [report.text(answer) for answer in given]
-        if "kvctrld" in answers and step.id in answers["kvctrld"] and not step.satisfied_by(answers["kvctrld"][step.id]):
-            faults.append(f"kvctrld at step {step.id}: want {report.expected(step)}, got {cells[0]}")
+        for name, by_step in answers.items():
+            if name != "lmcache" and step.id in by_step and not step.satisfied_by(by_step[step.id]):
+                faults.append(f"{name} at step {step.id}: want {report.expected(step)}, got {cells[0]}")
         if len(given) == 2:
             if NOT_REACHED in given:
                 cells.append("")

@@ -12,6 +12,10 @@ class GaveUp(Exception):
     """A condition did not become true before its deadline."""
 
 
+class CannotHave(Exception):
+    """Something that is needed cannot be had on this machine; the text is one line."""
+
+
 def wait_until(what, condition, seconds=60, process=None):
     """Polls until condition() is true and returns its value. A process that ends meanwhile can never make it true."""
     deadline = time.monotonic() + seconds
@@ -75,6 +79,14 @@ class Process:
         """kill -9, children included."""
         self._signal(signal.SIGKILL)
         self.popen.wait()
+
+    def terminate(self, seconds=30):
+        """SIGTERM; returns the exit code."""
+        self._signal(signal.SIGTERM)
+        try:
+            return self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise GaveUp(f"{self.name} has not ended within {seconds} s of SIGTERM") from None
 
     def _signal(self, number):
         if self.running():

@@ -6,13 +6,11 @@ import shutil
 import subprocess
 import sys
 
+from processes import CannotHave
+
 BASE = "0.5.6"
 FREE_GB_NEEDED = 9  # 6.2 GB installed, the rest is pip unpacking
 INSTALL_SECONDS = 1800
-
-
-class CannotHave(Exception):
-    """The package cannot be had on this machine; the text is one line."""
 
 
 class Release:

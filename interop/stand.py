@@ -14,9 +14,13 @@ CPU = "LocalCPUBackend"
 class Stand:
     def __init__(self, controller, release, ports):
         self.controller, self.release = controller, release
-        self.engines = [Engine(name, release, controller.monitor_ports, ports, controller.run_dir)
-                        for name in ("inst0", "inst1")]
+        self._ports = ports
+        self.engines = [self.make_engine(name) for name in ("inst0", "inst1")]
         self.last_move = None
+        self.remarks = []  # of the step under way, for the one who reads along: what no two runs have in common
+
+    def make_engine(self, instance):
+        return Engine(instance, self.release, self.controller.endpoint, self._ports, self.controller.run_dir)
 
     def start(self):
         self.controller.start()
@@ -30,7 +34,7 @@ class Stand:
             engine.wait_settled()
 
     def post(self, path, timeout=30, **body):
-        return self.plain(*self.controller.request("POST", path, body, timeout))
+        return self.plain(*self.controller.endpoint.request("POST", path, body, timeout))
 
     def plain(self, status, body):
         """An answer as it is compared: without what differs in every run."""
@@ -49,10 +53,13 @@ class Stand:
     def lookup(self, start, end):
         return self.post("/lookup", tokens=list(range(start, end)))
 
+    def health(self):
+        return {engine.instance: self.post("/health", instance_id=engine.instance) for engine in self.engines}
+
     def move(self, source, target, start, end, copy, location=CPU, timeout=30):
         body = {"old_position": [source, CPU], "new_position": [target, location],
                 "tokens": list(range(start, end)), "should_copy": copy}
-        status, answer = self.controller.request("POST", "/move", body, timeout)
+        status, answer = self.controller.endpoint.request("POST", "/move", body, timeout)
         if status == 200:
             self.last_move = answer["event_id"]
         return self.plain(status, answer)
@@ -69,13 +76,19 @@ class Stand:
                    lambda: self.keys(instance) == count, seconds, self.controller.process)
 
     def keys(self, instance):
-        _, stats = self.controller.request("GET", "/controller/key-stats")
+        return self.keys_at(self.controller.endpoint, instance)
+
+    def keys_at(self, endpoint, instance):
+        _, stats = endpoint.request("GET", "/controller/key-stats")
         return sum(i["key_count"] for i in stats["instances"] if i["instance_id"] == instance)
 
     def workers(self, *fields):
+        return self.workers_at(self.controller.endpoint, *fields)
+
+    def workers_at(self, endpoint, *fields):
         infos = []
         for engine in self.engines:
-            infos += self.post("/query_worker_info", instance_id=engine.instance)
+            infos += self.plain(*endpoint.request("POST", "/query_worker_info", {"instance_id": engine.instance}))
         return [{field: info[field] for field in fields} for info in infos]
 
     def full_syncs(self):
@@ -83,8 +96,11 @@ class Stand:
         return {engine.instance: engine.full_syncs() for engine in self.engines}
 
     def p2p_ask(self, start, end, *askers):
-        command = [self.release.python, os.path.join(INSIDE, "p2p_ask.py"),
-                   str(self.controller.monitor_ports["reply"]), str(start), str(end), *askers]
+        return self.p2p_ask_at([self.controller.endpoint], start, end, *askers)[0]
+
+    def p2p_ask_at(self, endpoints, start, end, *askers):
+        addresses = ",".join(endpoint.address("reply") for endpoint in endpoints)
+        command = [self.release.python, os.path.join(INSIDE, "p2p_ask.py"), addresses, str(start), str(end), *askers]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=self.release.env())
         if done.returncode:
             raise RuntimeError(f"p2p_ask.py: {done.stderr.strip()}")

@@ -97,7 +97,7 @@ def _(stand):
         "instance_id", "ip", "key_count", "last_heartbeat_time", "peer_init_url", "port", "registration_time",
         "worker_id"]})
 def _(stand):
-    _, answer = stand.controller.request("GET", "/controller/workers?instance_id=inst0")
+    _, answer = stand.controller.endpoint.request("GET", "/controller/workers?instance_id=inst0")
     worker = answer["workers"][0]
     return {"total_count": answer["total_count"], "key_count": worker["key_count"], "fields": sorted(worker)}
 
@@ -200,7 +200,7 @@ def _(stand):
 
 @step("metrics", "LMCache's gauges, and the keys they count", {"gauges": 13, "keys": 12})
 def _(stand):
-    _, text = stand.controller.request("GET", "/metrics")
+    _, text = stand.controller.endpoint.request("GET", "/metrics")
     prefix = "lmcache:cache_controller_"
     gauges = dict(line.split("{")[0:1] + line.split()[-1:] for line in text.splitlines() if line.startswith(prefix))
     return {"gauges": len(gauges), "keys": int(float(gauges[prefix + "kv_pool_keys_count"]))}

@@ -2,11 +2,16 @@
 
 Runs inside the virtual environment. An engine asks the controller for P2P lookups only while it serves a request of
 a model server; the added route makes it do exactly that, with the engine's own code, for the tokens [start, end).
+
+Engines of different hosts have different addresses. Here all are on one host: INTEROP_SOURCE is the loopback address
+that this one's connections to the controller (INTEROP_CONTROLLER) come from.
 """
 
 import asyncio
+import os
 import runpy
 
+import zmq
 from starlette.requests import Request
 
 from lmcache.v1.internal_api_server.vllm import cache_api
@@ -35,5 +40,11 @@ async def p2p_lookup(request: Request, start: int, end: int):
     # The backend's sockets belong to the storage manager's loop, which runs in another thread than this server.
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask_and_fetch(), storage.loop))
 
+
+source, controller = os.environ.get("INTEROP_SOURCE"), os.environ.get("INTEROP_CONTROLLER")
+if source:
+    connect = zmq.Socket.connect
+    zmq.Socket.connect = lambda self, address: connect(
+        self, address.replace(f"tcp://{controller}:", f"tcp://{source}:0;{controller}:"))
 
 runpy.run_module("lmcache.v1.standalone", run_name="__main__")
