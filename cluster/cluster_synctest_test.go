@@ -395,6 +395,39 @@ func TestCluster_CutOffLeader(t *testing.T) {
 	})
 }
 
+// A leader that was deposed is none at once, also while its tasks take their time to end.
+func TestCluster_DeposedWhileTasksEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3, func(int) []LeaderTask {
+			return []LeaderTask{{Name: "slow to end", Run: func(ctx context.Context, _ uint64) error {
+				<-ctx.Done()
+				<-time.After(8 * time.Second)
+				return nil
+			}}}
+		})
+		old := c.mustLead()
+		mustPropose(t, old, "x:1")
+		c.memory.cut(old)
+		await(t, "deposed", isTrue("leads on", func() bool { return old.raft.State() != raft.Leader }))
+		wait(5 * time.Second)
+		if f, err := old.Read(t.Context(), Read{}); err != nil || f.Staleness < 5*time.Second {
+			t.Errorf("read of a leader deposed 5s ago: %+v, %v", f, err)
+		}
+		if err := old.Ready(); !errors.Is(err, ErrNoLeader) {
+			t.Errorf("ready: %v", err)
+		}
+		if _, err := old.serveCommit(t.Context(), Identity{NodeID: "n9"}, []byte(`{}`)); !errors.Is(err, ErrNoLeader) {
+			t.Errorf("its word on what is committed: %v", err)
+		}
+		begin := time.Now()
+		if err := old.Leave(t.Context(), "n9", false); !errors.Is(err, ErrNoLeader) || time.Since(begin) > time.Second {
+			t.Errorf("change of the membership: %v after %v", err, time.Since(begin))
+		}
+		c.memory.join(old)
+		c.stop()
+	})
+}
+
 // The leader's status says who does not answer.
 func TestCluster_StatusOfSilentPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

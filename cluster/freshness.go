@@ -134,7 +134,7 @@ func (n *Node) keepFresh() {
 		}
 		now := time.Now()
 		paused := n.fresh.paused(now, n.times.lease/2)
-		if s, _ := n.view.get(); s.leading && !paused {
+		if n.IsLeader() && !paused {
 			n.fresh.note(now, n.raft.CommitIndex(), n.machine.Applied())
 		}
 	}
@@ -194,9 +194,9 @@ func (n *Node) serveCommit(_ context.Context, from Identity, body []byte) ([]byt
 	if err := json.Unmarshal(body, &q); err != nil {
 		return nil, fmt.Errorf("%w: question for the commit index: %w", ErrInvalid, err)
 	}
-	s, _ := n.view.get()
+	term, leads := n.leads()
 	switch {
-	case !s.leading:
+	case !leads:
 		return nil, n.notLeading()
 	case !n.fresh.isSteady(time.Now(), n.times.lease/2):
 		return nil, fmt.Errorf("%w: this replica was held up for a moment, and another may lead", ErrBusy)
@@ -205,7 +205,7 @@ func (n *Node) serveCommit(_ context.Context, from Identity, body []byte) ([]byt
 	if n.isMember(from.NodeID) {
 		n.progress.note(from.NodeID, q.Applied, now)
 	}
-	a := commitAnswer{Term: s.term, Commit: n.raft.CommitIndex()}
+	a := commitAnswer{Term: term, Commit: n.raft.CommitIndex()}
 	if q.Nodes {
 		a.Nodes = append(n.progress.list(now), nodeProgress{NodeID: n.id, Applied: n.machine.Applied()})
 	}
@@ -216,7 +216,7 @@ func (n *Node) serveCommit(_ context.Context, from Identity, body []byte) ([]byt
 func (n *Node) staleness() time.Duration {
 	only, one := soleVoter(n.configuration())
 	alone := one && only.ID == raft.ServerID(n.id)
-	if s, _ := n.view.get(); alone && s.leading {
+	if alone && n.IsLeader() {
 		// Nobody else can commit: what is committed is known here and now.
 		n.fresh.note(time.Now(), n.raft.CommitIndex(), n.machine.Applied())
 	}

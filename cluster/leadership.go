@@ -103,10 +103,6 @@ func (n *Node) runTerm(ctx context.Context) error {
 		return fmt.Errorf("begin term %d: it is term %d already", number, now)
 	}
 	n.view.update(func(s *viewState) { s.leading, s.term = true, number })
-	defer func() {
-		n.view.update(func(s *viewState) { s.leading, s.term = false, 0 })
-		n.fresh.forget()
-	}()
 	n.log.Info("leading", "node", n.id, "term", number, "index", applied.Index)
 
 	return n.runTasks(ctx, number)
@@ -129,6 +125,10 @@ func (n *Node) runTasks(ctx context.Context, number uint64) error {
 		}()
 	}
 	<-ctx.Done()
+	// Now and not when the tasks have ended, which may take seconds: meanwhile this node
+	// would pass for the leader.
+	n.view.update(func(s *viewState) { s.leading, s.term = false, 0 })
+	n.fresh.forget()
 	wg.Wait()
 	return context.Cause(ctx)
 }

@@ -357,8 +357,15 @@ func (n *Node) Term() uint64 { return n.raft.CurrentTerm() }
 // applied. It may have lost leadership without knowing yet: only a proposal or a
 // linearizable read proves it.
 func (n *Node) IsLeader() bool {
+	_, ok := n.leads()
+	return ok
+}
+
+// leads returns the term that this replica leads now, as far as it knows: raft, which
+// steps down some moments before the view says so, is asked, too.
+func (n *Node) leads() (term uint64, ok bool) {
 	s, _ := n.view.get()
-	return s.leading && n.raft.State() == raft.Leader
+	return s.term, s.leading && n.raft.State() == raft.Leader && n.raft.CurrentTerm() == s.term
 }
 
 // Leader returns the replica that leads, as far as this one knows.

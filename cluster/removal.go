@@ -82,16 +82,19 @@ type standing struct {
 func (n *Node) answerMember(_ context.Context, from Identity, _ []byte) ([]byte, error) {
 	s, _ := n.view.get()
 	conf, pending := n.configuration(), n.pending.has(from.NodeID)
+	// Asked after the configuration was read: that of another leader, which is in the log
+	// as soon as this node follows it, may not be committed.
+	term, leads := n.leads()
 	_, named := serverOf(conf, from.NodeID)
 	a := standing{
-		Term: n.raft.CurrentTerm(), Applied: n.machine.Applied(), Leading: s.leading,
+		Term: n.raft.CurrentTerm(), Applied: n.machine.Applied(), Leading: leads,
 		Member: named || pending, Settled: named && !pending,
 	}
 	if leader, ok := serverOf(conf, s.leader); ok {
 		a.LeaderID, a.LeaderAddr = string(leader.ID), string(leader.Address)
 	}
-	if s.leading {
-		a.Term = s.term // and if leadership is lost meanwhile, it was true then
+	if leads {
+		a.Term = term // and if leadership is lost meanwhile, it was true then
 	}
 	return marshal(a)
 }
