@@ -229,11 +229,17 @@ func (n *Node) startRaft(cache *raft.LogCache) (formed bool, err error) {
 	p := n.parts
 	conf := n.opts.raftConfig(n.id)
 	err = guard(func() error {
-		have, err := raft.HasExistingState(cache, n.store, p.snapshots)
+		undone, err := n.undoBeginning()
 		if err != nil {
 			return err
 		}
-		if err := n.lostState(); err != nil {
+		if !undone {
+			if err := n.lostState(); err != nil {
+				return err
+			}
+		}
+		have, err := raft.HasExistingState(cache, n.store, p.snapshots)
+		if err != nil {
 			return err
 		}
 		if err := n.recover(conf); err != nil {
