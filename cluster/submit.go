@@ -93,7 +93,9 @@ func refusedThere(err error) (again, known bool) {
 	switch e.Code {
 	case codeStopping, codeDeadline: // a context's error alone: see propose
 		return true, true
-	case codeNoPath, codeMethod, codeCluster, codeBodyLimit, codeBody:
+	case codeCluster: // on a connection from before this node was in the cluster; it is closed
+		return true, true
+	case codeNoPath, codeMethod, codeBodyLimit, codeBody:
 		return false, true
 	}
 	for _, sentinel := range []error{ErrNotLeader, ErrNoLeader} {

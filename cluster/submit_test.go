@@ -239,7 +239,7 @@ func TestRefusedThere(t *testing.T) {
 		{travelled(ErrBusy), false, true},
 		{travelled(errors.New("something new")), false, false},
 		{decodePeerError(500, []byte("?")), false, false},
-		{&PeerError{Code: codeCluster}, false, true},
+		{&PeerError{Code: codeCluster}, true, true},
 	} {
 		if again, known := refusedThere(c.err); again != c.again || known != c.known {
 			t.Errorf("%v: %v, %v, want %v, %v", c.err, again, known, c.again, c.known)
