@@ -50,6 +50,7 @@ type simLife struct {
 	*Node
 	replica *simReplica
 	machine *recorder
+	begun   chan struct{} // closed when Node is set
 	dead    chan struct{} // closed when nothing that it says counts any more
 }
 
@@ -107,7 +108,7 @@ func (r *simReplica) addr() string { return r.id + ":9400" }
 func (r *simReplica) start() {
 	r.c.t.Helper()
 	r.host.Up()
-	l := &simLife{replica: r, machine: newRecorder(r.id, r.c.h), dead: make(chan struct{})}
+	l := &simLife{replica: r, machine: newRecorder(r.id, r.c.h), begun: make(chan struct{}), dead: make(chan struct{})}
 	opts := Options{
 		NodeID: r.id, PeerAddr: r.addr(), URL: "http://" + r.id + ":9000", FSM: l.machine,
 		Members:           func() []registry.Member { return l.machine.Registry().Members() },
@@ -126,7 +127,12 @@ func (r *simReplica) start() {
 	}
 	if r.c.opts.events {
 		opts.LeaderTasks = []LeaderTask{{Name: "events", Run: func(ctx context.Context, term uint64) error {
-			return r.c.load.events(ctx, l, term)
+			select {
+			case <-l.begun:
+				return r.c.load.events(ctx, l, term)
+			case <-ctx.Done():
+				return nil
+			}
 		}}}
 	}
 	if r.c.opts.tune != nil {
@@ -152,6 +158,7 @@ func (r *simReplica) start() {
 		return false
 	}))
 	l.Node = n
+	close(l.begun)
 	r.mu.Lock()
 	r.life = l
 	r.mu.Unlock()
