@@ -86,7 +86,7 @@ func TestForm_LateAndTwice(t *testing.T) {
 
 // Restarts at any moment of the forming do no harm.
 func TestForm_RestartsWhileForming(t *testing.T) {
-	for seed := range 12 {
+	for seed := range max(*simRuns/2, 1) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inTown(t, func(t *testing.T, w *town) {
 				r := rand.New(rand.NewPCG(uint64(seed), 1))
@@ -115,7 +115,7 @@ func TestForm_RestartsWhileForming(t *testing.T) {
 
 // A cut between two of them delays the forming; it never makes two clusters.
 func TestForm_ThroughPartitions(t *testing.T) {
-	for seed := range 8 {
+	for seed := range max(*simRuns/3, 1) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inTown(t, func(t *testing.T, w *town) {
 				r := rand.New(rand.NewPCG(uint64(seed), 2))

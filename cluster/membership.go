@@ -211,13 +211,17 @@ func (n *Node) joined(ctx context.Context, m registry.Member, changed bool) (Joi
 // joinRefused sorts why a joiner did not answer as it should.
 func joinRefused(err error) error {
 	var refused *helloRefused
-	if errors.As(err, &refused) && (refused.Code == helloWrongCluster || refused.Code == helloSameNode) {
-		return fmt.Errorf("%w: %w", ErrConflict, err)
-	}
-	if errors.Is(err, ErrConflict) || errors.Is(err, ErrUnreachable) {
+	switch {
+	case errors.As(err, &refused) && refused.Code == helloWrongCluster:
+		return fmt.Errorf("%w: %w; start it with an empty --data-dir", ErrConflict, err)
+	case errors.As(err, &refused) && refused.Code == helloSameNode:
+		return fmt.Errorf("%w: %w; give one of the two another --node-id", ErrConflict, err)
+	case errors.Is(err, ErrConflict):
 		return err
+	case !errors.Is(err, ErrUnreachable):
+		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	return fmt.Errorf("%w; is it running, and is this the address that others dial (--peer-advertise)?", err)
 }
 
 // movedAway returns an error while a member's old address still answers as it, from
@@ -259,7 +263,7 @@ func (n *Node) answerAdmit(_ context.Context, from Identity, body []byte) ([]byt
 	case f.promise != nil && f.promise.Cluster != a.Cluster:
 		return nil, fmt.Errorf("%w: this node has promised node %q to found a cluster with it", ErrConflict, f.promise.founder().NodeID)
 	case len(n.opts.Join) > 0 && f.asked != a.Cluster:
-		return nil, fmt.Errorf("%w: this node was started with --join and has not asked cluster %q", ErrConflict, a.Cluster)
+		return nil, fmt.Errorf("%w: this node was started with --join and has not asked cluster %q; start it without, or with --join naming that cluster", ErrConflict, a.Cluster)
 	}
 	if !n.cluster.agree(a.Cluster) {
 		return nil, fmt.Errorf("%w: this node is in cluster %q by now", ErrConflict, n.cluster.current())

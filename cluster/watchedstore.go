@@ -23,7 +23,8 @@ type watchedStore struct {
 	hook  func(call string, took time.Duration, err error)
 	fatal func(error)
 
-	// begin is called before the first entry is written, nil: nobody wants to know.
+	// begin is called when the first entry is written, before raft hears of it; nil:
+	// nobody wants to know.
 	begin func() error
 	begun atomic.Bool
 
@@ -119,10 +120,10 @@ func (w *watchedStore) StoreLog(l *raft.Log) error { return w.StoreLogs([]*raft.
 func (w *watchedStore) StoreLogs(logs []*raft.Log) error {
 	start := time.Now()
 	err := w.call("append", func() error {
-		if err := w.noteEntries(); err != nil {
+		if err := w.store.StoreLogs(logs); err != nil {
 			return err
 		}
-		return w.store.StoreLogs(logs)
+		return w.noteEntries()
 	})
 	w.nanos.Add(int64(time.Since(start)))
 	if err == nil {
@@ -136,7 +137,8 @@ func (w *watchedStore) StoreLogs(logs []*raft.Log) error {
 }
 
 // noteEntries notes, once, that there are entries: from then on an empty log is a
-// loss. raft appends from one goroutine.
+// loss. (A crash before that: the entries are found at the next start.) raft appends from
+// one goroutine.
 func (w *watchedStore) noteEntries() error {
 	if w.begin == nil || w.begun.Load() {
 		return nil
