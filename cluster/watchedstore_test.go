@@ -246,3 +246,33 @@ func TestWatchedStore_MonotonicShowsThrough(t *testing.T) {
 		mustClose(t, n)
 	}
 }
+
+// That there is a log is noted when the first entry is in it, once, and before raft
+// hears that it is.
+func TestWatchedStore_NotesTheFirstEntry(t *testing.T) {
+	s := &memStore{InmemStore: raft.NewInmemStore()}
+	noted := 0
+	w := &watchedStore{store: s, limit: time.Minute, begin: func() error {
+		noted++
+		if last, err := s.LastIndex(); err != nil || last == 0 {
+			t.Errorf("noted with last index %d, %v", last, err)
+		}
+		if noted == 1 {
+			return errDisk
+		}
+		return nil
+	}}
+	for i, want := range []error{errDisk, nil, nil} {
+		if err := w.StoreLog(&raft.Log{Index: uint64(i + 1)}); !errors.Is(err, want) {
+			t.Errorf("entry %d: %v, want %v", i+1, err, want)
+		}
+	}
+	if noted != 2 {
+		t.Errorf("noted %d times, want 2: until it is", noted)
+	}
+	s.break_(func(string) error { return errDisk })
+	noted, w = 1, &watchedStore{store: s, limit: time.Minute, begin: w.begin}
+	if err := w.StoreLog(&raft.Log{Index: 4}); !errors.Is(err, errDisk) || noted != 1 {
+		t.Errorf("an entry that is not written: %v, noted %d times", err, noted-1)
+	}
+}
