@@ -79,4 +79,16 @@ func (e *NotLeaderError) Error() string {
 // Is makes errors.Is(err, ErrNotLeader) hold.
 func (e *NotLeaderError) Is(target error) bool { return target == ErrNotLeader }
 
+// inWords gives a sentinel words of its own, where its general ones would be beside the
+// point.
+func inWords(is error, format string, args ...any) error {
+	return &wordedError{is: is, words: fmt.Errorf(format, args...)}
+}
+
+type wordedError struct{ is, words error }
+
+func (e *wordedError) Error() string { return e.words.Error() }
+
+func (e *wordedError) Unwrap() []error { return []error{e.is, e.words} }
+
 func unknown(cause error) error { return fmt.Errorf("%w: %w", ErrUnknownOutcome, cause) }

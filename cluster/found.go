@@ -89,7 +89,7 @@ func loadPromise(files smallFiles) (*promise, error) {
 // give binds this node to the attempt p. Asked again for the same it says yes again.
 func (n *Node) give(p *promise) error {
 	if err := p.check(); err != nil {
-		return fmt.Errorf("%w: no cluster can be founded so: %w", ErrConflict, err)
+		return inWords(ErrConflict, "no cluster can be founded so: %w", err)
 	}
 	f := &n.formation
 	f.mu.Lock()
@@ -97,17 +97,17 @@ func (n *Node) give(p *promise) error {
 	self := n.Identity()
 	switch i := slices.IndexFunc(p.Nodes, func(m Identity) bool { return m.NodeID == n.id }); {
 	case self.ClusterID != "" || n.hasLog():
-		return fmt.Errorf("%w: node %q is in cluster %q already: join that one", ErrConflict, n.id, self.ClusterID)
+		return inWords(ErrConflict, "node %q is in cluster %q already: join that one", n.id, self.ClusterID)
 	case f.promise != nil && f.promise.Cluster == p.Cluster:
 		return nil
 	case f.promise != nil:
-		return fmt.Errorf("%w: node %q has promised node %q to found a cluster with it", ErrConflict, n.id, f.promise.founder().NodeID)
+		return inWords(ErrConflict, "node %q has promised node %q to found a cluster with it", n.id, f.promise.founder().NodeID)
 	case f.cluster != "":
-		return fmt.Errorf("%w: node %q sees cluster %q and joins that one", ErrConflict, n.id, f.cluster)
+		return inWords(ErrConflict, "node %q sees cluster %q and joins that one", n.id, f.cluster)
 	case len(n.opts.Join) == 0 || n.opts.BootstrapExpect != len(p.Nodes):
-		return fmt.Errorf("%w: node %q was not started to form a cluster of %d (--bootstrap-expect)", ErrConflict, n.id, len(p.Nodes))
+		return inWords(ErrConflict, "node %q was not started to form a cluster of %d (--bootstrap-expect)", n.id, len(p.Nodes))
 	case i < 0 || p.Nodes[i].PeerAddr != self.PeerAddr:
-		return fmt.Errorf("%w: node %q at %s is not among those that are to form the cluster", ErrConflict, n.id, self.PeerAddr)
+		return inWords(ErrConflict, "node %q at %s is not among those that are to form the cluster", n.id, self.PeerAddr)
 	}
 	for _, m := range p.Nodes {
 		if _, ok := f.seen[m.NodeID]; !ok && m.NodeID != n.id {
@@ -120,7 +120,7 @@ func (n *Node) give(p *promise) error {
 	}
 	// First, so that no cluster that this node has asked to join takes it in meanwhile.
 	if !n.cluster.agree(p.Cluster) {
-		return fmt.Errorf("%w: node %q is in cluster %q by now: join that one", ErrConflict, n.id, n.cluster.current())
+		return inWords(ErrConflict, "node %q is in cluster %q by now: join that one", n.id, n.cluster.current())
 	}
 	if err := n.parts.files.write(promiseFile, string(b)); err != nil {
 		n.cluster.agree("")
@@ -225,7 +225,7 @@ func (n *Node) answerAgree(_ context.Context, from Identity, body []byte) ([]byt
 		return nil, err
 	}
 	if len(p.Nodes) > 0 && p.founder().NodeID != from.NodeID {
-		return nil, fmt.Errorf("%w: node %q asks for the word to node %q", ErrConflict, from.NodeID, p.founder().NodeID)
+		return nil, inWords(ErrConflict, "node %q asks for the word to node %q", from.NodeID, p.founder().NodeID)
 	}
 	return nil, n.give(p)
 }

@@ -67,7 +67,7 @@ func (n *Node) leave(ctx context.Context, nodeID string, force bool) (gone raft.
 // without.
 func (n *Node) removeServer(ctx context.Context, conf raft.Configuration, s raft.Server, force bool) error {
 	if string(s.ID) == n.id {
-		return fmt.Errorf("%w: node %q leads", ErrConflict, n.id)
+		return inWords(ErrConflict, "node %q leads", n.id)
 	}
 	if err := n.quorumWithout(ctx, conf, s, force); err != nil {
 		return err

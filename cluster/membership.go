@@ -67,14 +67,14 @@ func (n *Node) joinAs(ctx context.Context, r joinCall) (JoinResult, error) {
 
 func (r JoinRequest) check() error {
 	if !nodeIDPattern.MatchString(r.NodeID) {
-		return fmt.Errorf("%w: node id %.80q: want 1 to 64 letters, digits, dots, dashes or underscores", ErrConflict, r.NodeID)
+		return inWords(ErrConflict, "node id %.80q: want 1 to 64 letters, digits, dots, dashes or underscores", r.NodeID)
 	}
 	host, port, err := net.SplitHostPort(r.PeerAddr)
 	if err != nil || unspecified(host) || port == "" || port == "0" || len(r.PeerAddr) > maxPeerAddr {
 		return fmt.Errorf("%w: peer address %.80q of node %q: want a host:port that every replica can dial", ErrUnreachable, r.PeerAddr, r.NodeID)
 	}
 	if len(r.URL) > fsm.MaxName {
-		return fmt.Errorf("%w: REST URL of %d bytes of node %q: want at most %d", ErrConflict, len(r.URL), r.NodeID, fsm.MaxName)
+		return inWords(ErrConflict, "REST URL of %d bytes of node %q: want at most %d", len(r.URL), r.NodeID, fsm.MaxName)
 	}
 	return nil
 }
@@ -131,7 +131,7 @@ func (n *Node) join(ctx context.Context, r joinCall) (JoinResult, error) {
 
 	if r.NodeID == n.id {
 		if r.PeerAddr != n.PeerAddr() {
-			return JoinResult{}, fmt.Errorf("%w: that node leads, and its peer address is %s; another one is set where it runs, with --peer-advertise", ErrConflict, n.PeerAddr())
+			return JoinResult{}, inWords(ErrConflict, "that node leads, and its peer address is %s; another one is set where it runs, with --peer-advertise", n.PeerAddr())
 		}
 		return n.joined(ctx, wish, changed)
 	}
@@ -146,7 +146,7 @@ func (n *Node) join(ctx context.Context, r joinCall) (JoinResult, error) {
 	empty := there.ClusterID == ""
 	switch {
 	case !empty && there.ClusterID != n.cluster.current():
-		return JoinResult{}, fmt.Errorf("%w: it is in cluster %q, this is cluster %q; start it with an empty --data-dir", ErrConflict, there.ClusterID, n.cluster.current())
+		return JoinResult{}, inWords(ErrConflict, "it is in cluster %q, this is cluster %q; start it with an empty --data-dir", there.ClusterID, n.cluster.current())
 	case !isMember && there.WasMember:
 		return JoinResult{}, fmt.Errorf("%w; it has the data of before: start it with an empty --data-dir", ErrRemoved)
 	case isMember && known.Address != raft.ServerAddress(r.PeerAddr):
@@ -156,7 +156,7 @@ func (n *Node) join(ctx context.Context, r joinCall) (JoinResult, error) {
 	}
 	if other, ok := serverAt(conf, r.PeerAddr); ok && string(other.ID) != r.NodeID {
 		if isMember {
-			return JoinResult{}, fmt.Errorf("%w: that address is known as node %q's, which may have moved, too, and not said where to yet; if it is gone, have it leave", ErrConflict, other.ID)
+			return JoinResult{}, inWords(ErrConflict, "that address is known as node %q's, which may have moved, too, and not said where to yet; if it is gone, have it leave", other.ID)
 		}
 		// Nobody can reach it there any more.
 		n.log.Info("the address of a member belongs to another node by now, the member is removed", "node", string(other.ID), "peer", r.PeerAddr, "new", r.NodeID)
@@ -213,9 +213,9 @@ func joinRefused(err error) error {
 	var refused *helloRefused
 	switch {
 	case errors.As(err, &refused) && refused.Code == helloWrongCluster:
-		return fmt.Errorf("%w: %w; start it with an empty --data-dir", ErrConflict, err)
+		return inWords(ErrConflict, "%w; start it with an empty --data-dir", err)
 	case errors.As(err, &refused) && refused.Code == helloSameNode:
-		return fmt.Errorf("%w: %w; give one of the two another --node-id", ErrConflict, err)
+		return inWords(ErrConflict, "%w; give one of the two another --node-id", err)
 	case errors.Is(err, ErrConflict):
 		return err
 	case !errors.Is(err, ErrUnreachable):
@@ -231,7 +231,7 @@ func (n *Node) movedAway(ctx context.Context, known raft.Server, run string) err
 	if err != nil || there.Run == run {
 		return nil
 	}
-	return fmt.Errorf("%w: node %q still answers at %s: stop it first, or give the new one another --node-id", ErrConflict, known.ID, known.Address)
+	return inWords(ErrConflict, "node %q still answers at %s: stop it first, or give the new one another --node-id", known.ID, known.Address)
 }
 
 // admitPath tells an empty replica that the cluster takes it in: from then on it
@@ -259,14 +259,14 @@ func (n *Node) answerAdmit(_ context.Context, from Identity, body []byte) ([]byt
 	case own == a.Cluster:
 		return nil, nil
 	case own != "" || from.ClusterID != a.Cluster:
-		return nil, fmt.Errorf("%w: this node is in cluster %q", ErrConflict, own)
+		return nil, inWords(ErrConflict, "this node is in cluster %q", own)
 	case f.promise != nil && f.promise.Cluster != a.Cluster:
-		return nil, fmt.Errorf("%w: this node has promised node %q to found a cluster with it", ErrConflict, f.promise.founder().NodeID)
+		return nil, inWords(ErrConflict, "this node has promised node %q to found a cluster with it", f.promise.founder().NodeID)
 	case len(n.opts.Join) > 0 && f.asked != a.Cluster:
-		return nil, fmt.Errorf("%w: this node was started with --join and has not asked cluster %q; start it without, or with --join naming that cluster", ErrConflict, a.Cluster)
+		return nil, inWords(ErrConflict, "this node was started with --join and has not asked cluster %q; start it without, or with --join naming that cluster", a.Cluster)
 	}
 	if !n.cluster.agree(a.Cluster) {
-		return nil, fmt.Errorf("%w: this node is in cluster %q by now", ErrConflict, n.cluster.current())
+		return nil, inWords(ErrConflict, "this node is in cluster %q by now", n.cluster.current())
 	}
 	return nil, nil
 }

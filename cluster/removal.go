@@ -56,7 +56,7 @@ func (n *Node) answerRemoved(_ context.Context, from Identity, body []byte) ([]b
 		return nil, err
 	}
 	if term := n.raft.CurrentTerm(); c.Term < term {
-		return nil, fmt.Errorf("%w: the word of term %d, and it is term %d", ErrConflict, c.Term, term)
+		return nil, inWords(ErrConflict, "the word of term %d, and it is term %d", c.Term, term)
 	}
 	n.wasRemoved(from.NodeID, c.Term)
 	return nil, nil
