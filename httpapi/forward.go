@@ -80,11 +80,14 @@ func (t *trial) forward(ctx context.Context) (reply, standing, error) {
 		count.outcome("unsent")
 		return t.turnedAway(resp.StatusCode, answer)
 	}
-	switch standingOf(c) {
-	case untouched:
+	switch stands := t.standing(c); {
+	case stands == untouched && c == codeBusy:
+		count.outcome("unsent")
+		return nil, untouched, fmt.Errorf("replica %q: %w", leader.NodeID, cluster.ErrBusy)
+	case stands == untouched:
 		count.outcome("not_leader")
 		return nil, untouched, fmt.Errorf("replica %q: %w", leader.NodeID, cluster.ErrNotLeader)
-	case open:
+	case stands == open:
 		count.outcome("lost")
 		return nil, open, fmt.Errorf("replica %q lost leadership meanwhile", leader.NodeID)
 	}
@@ -102,7 +105,7 @@ func neverSent(err error) bool {
 }
 
 // turnedAway reads a refusal of the peer port, which nobody has seen beyond it. That it has
-// too much to do is for the client to know.
+// too much to do is for the client to know, unless an earlier attempt may have done it.
 func (t *trial) turnedAway(status int, answer []byte) (reply, standing, error) {
 	var p struct {
 		Code   code
@@ -112,7 +115,7 @@ func (t *trial) turnedAway(status int, answer []byte) (reply, standing, error) {
 		p.Detail = fmt.Sprintf("answer %d of the leader's peer port", status)
 	}
 	if p.Code == codeBusy {
-		return nil, settled, &problem{code: codeBusy, detail: p.Detail}
+		return nil, t.standing(codeBusy), &problem{code: codeBusy, detail: p.Detail}
 	}
 	return nil, untouched, errors.New(p.Detail)
 }

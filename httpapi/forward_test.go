@@ -471,3 +471,54 @@ func TestForward_LeaderIsClosed(t *testing.T) {
 		want(t, two.rigs[1].post("/clear", clearE1), 200, "")
 	})
 }
+
+// TestForward_BusyAfterALostAnswer: that there is no room for a further attempt says nothing
+// of one whose answer was lost. The client must not take it for a command that was not done,
+// and send it again under another id.
+func TestForward_BusyAfterALostAnswer(t *testing.T) {
+	full := `{"code":"busy","detail":"128 requests of other replicas are under way"}`
+	for name, busy := range map[string]http.Header{"the leader is busy": {headerNode: {"n0"}, headerCode: {"busy"}}, "its peer port is": nil} {
+		for _, ends := range []bool{true, false} {
+			synctest.Test(t, func(t *testing.T) {
+				two := newSeveral(t, 2)
+				asked, named := 0, ""
+				two.rigs[1].node.toLeader = roundTripper(func(req *http.Request) (*http.Response, error) {
+					asked++
+					named = req.Header.Get(headerEventID)
+					switch {
+					case asked == 1: // done, and not heard
+						if _, err := two.ask(0, req); err != nil {
+							t.Error(err)
+						}
+						return nil, io.ErrUnexpectedEOF
+					case asked < 4 || !ends:
+						return &http.Response{StatusCode: 503, Header: busy.Clone(), Body: io.NopCloser(strings.NewReader(full))}, nil
+					}
+					return two.ask(0, req)
+				})
+				w := two.rigs[1].post("/clear", `{"instance_id":"a","location":"l"}`)
+				status, code := 200, ""
+				if !ends {
+					status, code = 503, `"code":"unknown_outcome"`
+				}
+				if w.Code != status || !strings.Contains(w.Body.String(), code) || !strings.Contains(w.Body.String(), `"event_id":"`+named+`"`) || len(two.ran) != 1 {
+					t.Errorf("%s: %d %s, done as %v", name, w.Code, w.Body, two.ran)
+				}
+			})
+		}
+	}
+}
+
+// TestForward_WhyNobodyTookIt: a leader that is known and cannot be reached is not a
+// cluster without one.
+func TestForward_WhyNobodyTookIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		two := newSeveral(t, 2)
+		two.rigs[1].node.toLeader = roundTripper(func(*http.Request) (*http.Response, error) {
+			return nil, fmt.Errorf(`%w: node "n0" at 10.0.0.1:9400: certificate has expired`, cluster.ErrUnreachable)
+		})
+		if w := two.rigs[1].post("/clear", clearE1); w.Code != 503 || !strings.Contains(w.Body.String(), "certificate has expired") {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	})
+}

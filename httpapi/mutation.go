@@ -75,6 +75,15 @@ func standingOf(c code) standing {
 	return settled
 }
 
+// standing is what a refusal proves of a mutation with all its attempts. That there is no
+// room for one more says nothing of an earlier one that may have done it.
+func (t *trial) standing(c code) standing {
+	if c == codeBusy && t.unsure != nil {
+		return untouched
+	}
+	return standingOf(c)
+}
+
 // mutating answers a route's requests from clients.
 func (s *Server) mutating(rt route) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
@@ -160,7 +169,7 @@ func (s *Server) carryOut(r *http.Request, rt route, m *mutation, body []byte) (
 		case errors.Is(err, cluster.ErrStopped) && !now.Before(leaderBy):
 			return nil, err
 		case !now.Before(leaderBy):
-			return nil, &problem{code: codeNoLeader, detail: fmt.Sprintf("%s was not begun: no leader was found for %s", m.what, m.hold)}
+			return nil, &problem{code: codeNoLeader, detail: fmt.Sprintf("%s was not begun: no leader took it for %s (%v)", m.what, m.hold, err)}
 		}
 		select {
 		case <-time.After(pause/2 + rand.N(pause)):
@@ -193,7 +202,7 @@ func (t *trial) attempt(ctx context.Context) (reply, standing, error) {
 		if answer := t.doneAlready(problemOf(err).code); answer != nil {
 			return answer, settled, nil
 		}
-		return nil, standingOf(problemOf(err).code), err
+		return nil, t.standing(problemOf(err).code), err
 	}
 	return t.forward(ctx)
 }
