@@ -37,8 +37,17 @@ async def p2p_lookup(request: Request, start: int, end: int):
             memory.ref_count_down()
         return {"promised_chunks": promised, "fetched_chunks": len(objects)}
 
+    async def awake():
+        """LMCache uses one socket in two event loops. When the answer comes, the worker's loop may take it first, and
+        does not wake the storage manager's, which then sleeps until the socket's timeout or its next event. A busy
+        engine has one soon; this one has it here."""
+        asking = asyncio.create_task(ask_and_fetch())
+        while not asking.done():
+            await asyncio.sleep(0.05)
+        return asking.result()
+
     # The backend's sockets belong to the storage manager's loop, which runs in another thread than this server.
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask_and_fetch(), storage.loop))
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(awake(), storage.loop))
 
 
 source, controller = os.environ.get("INTEROP_SOURCE"), os.environ.get("INTEROP_CONTROLLER")
