@@ -96,6 +96,7 @@ func TestCluster_Pause(t *testing.T) {
 			c.Leader()
 			<-time.After(spell())
 			l.commandsFlow(from)
+			l.askPaused(r)
 			r.Resume()
 			c.Await()
 			<-time.After(spell() / 2)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -100,6 +101,26 @@ func (l *clusterLoad) readRegisters(ctx context.Context, i, k int) {
 			l.fault(err)
 		}
 	}
+}
+
+// askPaused sends a paused replica many linearizable reads at once. They wait in its
+// connections until it goes on, and then come before anything tells it what it has missed.
+func (l *clusterLoad) askPaused(r *Replica) {
+	l.t.Helper()
+	i := slices.IndexFunc(l.at, func(at *client) bool { return at.r == r })
+	l.mu.Lock()
+	registers := slices.Clone(l.now)
+	l.mu.Unlock()
+	for range 16 {
+		for _, reg := range registers {
+			l.running.Go(func() { // ends with the answer or the client's patience
+				if err := l.readRegister(context.Background(), i, reg, freshReads[0]); err != nil {
+					l.fault(err)
+				}
+			})
+		}
+	}
+	<-time.After(100 * time.Millisecond) // for the connections
 }
 
 // readRegister makes one read and notes it with the time that its staleness allows it to

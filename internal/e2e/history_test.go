@@ -55,8 +55,8 @@ func (h *history) names() []string {
 func (h *history) check(t *testing.T, model porcupine.Model) (operations int) {
 	t.Helper()
 	for _, name := range h.names() {
-		part := h.parts[name]
-		operations += len(part)
+		operations += len(h.parts[name])
+		part := withoutRepeats(h.parts[name])
 		switch porcupine.CheckOperationsTimeout(model, part, time.Minute) {
 		case porcupine.Illegal:
 			t.Errorf("%s is not linearizable:\n%s", name, tellHistory(part, model))
@@ -65,6 +65,36 @@ func (h *history) check(t *testing.T, model porcupine.Model) (operations int) {
 		}
 	}
 	return operations
+}
+
+// withoutRepeats drops each read that says nothing new: one that was told the same within
+// its time is right at that moment too. Many reads beside each other, as they wait in a
+// paused process, are more than the checker can put in order.
+func withoutRepeats(part []porcupine.Operation) (out []porcupine.Operation) {
+	for i, op := range part {
+		repeats := func(j int) bool {
+			o := part[j]
+			inside := op.Call <= o.Call && o.Return <= op.Return
+			same := op.Call == o.Call && o.Return == op.Return
+			return i != j && isRead(op) && isRead(o) && op.Output == o.Output && inside && (!same || j < i)
+		}
+		told := false
+		for j := range part {
+			told = told || repeats(j)
+		}
+		if !told {
+			out = append(out, op)
+		}
+	}
+	return out
+}
+
+func isRead(op porcupine.Operation) bool {
+	switch op.Input.(type) {
+	case registerRead, commandAsked:
+		return true
+	}
+	return false
 }
 
 // tellHistory writes a part down by the time of the calls.
@@ -198,6 +228,7 @@ func TestHistory_Checker(t *testing.T) {
 		{"more than was written", registerModel, []op{write(1, 1, never), read(2, 3, 4)}, false},
 		{"all stored, all evicted", registerModel, append(full(), read(registerChunks, 100, 101), read(3, 102, 103), read(0, 104, 105)), true},
 		{"an evicted chunk is back", registerModel, append(full(), read(registerChunks, 100, 101), read(3, 102, 103), read(4, 104, 105)), false},
+		{"told the same twice, rightly once", registerModel, []op{write(1, 1, never), write(2, 2, never), read(1, 1, 20), read(2, 3, 4), read(1, 5, 6)}, false},
 		{"a command's life", commandModel, command(20, asked("unknown", 1, 2), asked("pending", 10, 12), asked("running", 13, 14), asked("done", 13, 15), asked("done", 25, 26)), true},
 		{"answered, and still running", commandModel, command(20, asked("running", 21, 22)), false},
 		{"answered, and not there", commandModel, command(20, asked("unknown", 21, 22)), false},
@@ -207,8 +238,10 @@ func TestHistory_Checker(t *testing.T) {
 		{"ended twice", commandModel, command(never, asked("done", 100, 200), asked("running", 300, 400)), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := porcupine.CheckOperations(c.model, c.ops); got != c.want {
-				t.Errorf("linearizable: %v, want %v:\n%s", got, c.want, tellHistory(c.ops, c.model))
+			for _, ops := range [][]op{c.ops, withoutRepeats(c.ops)} {
+				if got := porcupine.CheckOperations(c.model, ops); got != c.want {
+					t.Errorf("linearizable: %v, want %v:\n%s", got, c.want, tellHistory(ops, c.model))
+				}
 			}
 		})
 	}
