@@ -79,9 +79,38 @@ func (l *clusterLoad) registrationsKept() {
 	}
 }
 
-// syncsAskedRightly: a worker shows a gap only when the replica that it talks to has
-// ended under load (what PUSH has on its way then is gone), and only who shows one is
-// asked for a full sync. It returns who does.
+// losesNothing: so far no worker shows a gap whose replica's process has not ended.
+func (l *clusterLoad) losesNothing() {
+	l.t.Helper()
+	views, err := l.at[l.c.number(l.c.Leader())].workers()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.losses(views, false)
+}
+
+// losses returns the workers that show a gap. One may only when the replica that it talks
+// to has ended under load: what PUSH has on its way then is gone.
+func (l *clusterLoad) losses(views map[string]workerView, drained bool) (gaps map[string]bool) {
+	l.t.Helper()
+	gaps = map[string]bool{}
+	for _, w := range l.workers() {
+		_, gap, lossy := views[w.String()].at(simworker.LocalCPU)
+		_, diskGap, diskLossy := views[w.String()].at(simworker.LocalDisk)
+		if gap+diskGap == 0 && !lossy && !diskLossy {
+			continue
+		}
+		gaps[w.String()] = true
+		if home := l.homes[w.String()]; drained || !l.lost(home) {
+			l.t.Errorf("worker %s at replica %d shows losses (gaps %d and %d, lossy %v and %v), and nothing was on its way to a process that ended",
+				w, home, gap, diskGap, lossy, diskLossy)
+		}
+	}
+	return gaps
+}
+
+// syncsAskedRightly: only a worker that shows a gap is asked for a full sync, and not more
+// often than it has gaps. It returns who has any.
 func (l *clusterLoad) syncsAskedRightly(drained bool) (gaps map[string]bool) {
 	t := l.t
 	t.Helper()
@@ -89,18 +118,10 @@ func (l *clusterLoad) syncsAskedRightly(drained bool) (gaps map[string]bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gaps = map[string]bool{}
+	gaps = l.losses(views, drained)
 	for _, w := range l.workers() {
 		v := views[w.String()]
-		_, gap, lossy := v.at(simworker.LocalCPU)
-		_, diskGap, diskLossy := v.at(simworker.LocalDisk)
-		if gap+diskGap > 0 || lossy || diskLossy {
-			gaps[w.String()] = true
-			if drained || !l.lost(l.homes[w.String()]) {
-				t.Errorf("worker %s at replica %d shows losses (gaps %d and %d, lossy %v and %v), and nothing was on its way to a process that ended",
-					w, l.homes[w.String()], gap, diskGap, lossy, diskLossy)
-			}
-		}
+		_, gap, _ := v.at(simworker.LocalCPU)
 		if asked := w.Stats().Syncs; asked > uint64(gap) {
 			t.Errorf("worker %s lost something %d times and was asked for %d full syncs (state %s)", w, gap, asked, v.SyncState)
 		}

@@ -77,6 +77,7 @@ func TestCluster_Kill(t *testing.T) {
 			c.Leader() // of the two others
 			<-time.After(spell())
 			l.commandsFlow(from)
+			l.losesNothing()
 			r.Restart()
 			c.Await()
 			<-time.After(spell() / 2)
@@ -141,6 +142,7 @@ func TestCluster_RollingRestart(t *testing.T) {
 			}
 			r.Restart()
 			c.Await()
+			l.losesNothing()
 		}
 		l.commandsFlow(from)
 	}}.run(t)
@@ -164,6 +166,7 @@ func TestCluster_DiskFull(t *testing.T) {
 				wantEnd(t, r.AwaitEnd(), r.Log(), codeStorage, "start this replica again")
 				c.Leader()
 				<-time.After(spell() / 2)
+				l.losesNothing()
 				if err := os.Remove(filler); err != nil {
 					t.Fatal(err)
 				}
@@ -182,6 +185,7 @@ func TestCluster_ReplaceNode(t *testing.T) {
 		c.Replace(c.Followers()[0])
 		c.AwaitMembers(3)
 		<-time.After(spell() / 2)
+		l.losesNothing()
 		c.Replace(c.Leader())
 		c.AwaitMembers(3)
 	}}.run(t)
