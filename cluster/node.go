@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/hashicorp/go-hclog"
@@ -47,6 +46,7 @@ type Node struct {
 	server    *peerServer
 	client    *peerClient
 	marks     byteMarks
+	reloading sync.Mutex // around reload
 
 	slots   chan struct{}  // one per outstanding proposal
 	calls   intake         // calls of Propose, Read and the admin methods under way
@@ -262,7 +262,9 @@ func (n *Node) startRaft(cache *raft.LogCache) (formed bool, err error) {
 		n.log.Warn("this node is not a member of the cluster that its log knows; it cannot vote or lead until it is added", "node", n.id, "members", len(servers))
 	}
 	if only, ok := soleVoter(n.configuration()); ok && only.ID == raft.ServerID(n.id) {
-		n.electAtOnce()
+		// A cluster of one need not wait for a leader that nobody else can be: 0.5 to 1 s
+		// by the timings. At the start the timeout has passed.
+		n.lookAtLeader()
 	}
 	return formed, nil
 }
@@ -306,21 +308,9 @@ func startError(dir string, p parts, cause error) error {
 	return dirError(dir, "%w: the log %s cannot be read back: %w; %s", ErrDamaged, p.storePath, cause, way)
 }
 
-// electAtOnce spares a cluster of one the wait for a leader that nobody else can
-// be: 0.5 to 1 s by the timings. raft, told of a shorter heartbeat timeout, looks
-// at once whether the old one has passed (followerNotifyCh), and at the start it
-// has. The timeouts stay what they are but for a millisecond.
-func (n *Node) electAtOnce() {
-	rc := n.raft.ReloadableConfig()
-	rc.HeartbeatTimeout -= time.Millisecond
-	if err := n.raft.ReloadConfig(rc); err != nil {
-		n.log.Warn("cannot hurry the first election", "error", err) // it comes by itself
-	}
-}
-
 // run starts the node's goroutines; Close ends and awaits them.
 func (n *Node) run() {
-	for _, loop := range []func(){n.lead, n.observe, n.watch, n.keepFresh, n.form} {
+	for _, loop := range []func(){n.lead, n.observe, n.watch, n.keepFresh, n.form, n.succession} {
 		n.loops.Add(1)
 		go func() {
 			defer n.loops.Done()

@@ -1,5 +1,7 @@
 package cluster
 
+import "github.com/hashicorp/raft"
+
 // How many entries stay behind a snapshot. raft counts entries; what they are for is
 // bytes: enough for followers that are a little late, and not so many that the disk
 // fills. Entries are of some hundred bytes to some hundred KiB.
@@ -65,9 +67,7 @@ func (n *Node) keepTrailing(w *trailingWatch) {
 	if !ok {
 		return
 	}
-	rc := n.raft.ReloadableConfig() // ReloadConfig takes all fields
-	rc.TrailingLogs = keep
-	if err := n.raft.ReloadConfig(rc); err != nil {
+	if err := n.reload(func(rc *raft.ReloadableConfig) { rc.TrailingLogs = keep }); err != nil {
 		n.log.Warn("cannot change how much log is kept behind a snapshot", "entries", keep, "error", err)
 		return
 	}
