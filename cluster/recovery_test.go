@@ -62,7 +62,7 @@ func TestRecovery_OneOfThree(t *testing.T) {
 			putPeers(t, v.dirs["n1"], `[{"id": "n1", "address": "n1:9400"}]`)
 			n1 := v.open(o)
 			v.ready("n1")
-			wantLines(t, v.state["n1"], lines...)
+			v.want("n1", lines...)
 			if got := n1.Identity().ClusterID; got != clusterID {
 				t.Errorf("cluster id is %q, was %q", got, clusterID)
 			}
@@ -82,7 +82,7 @@ func TestRecovery_OneOfThree(t *testing.T) {
 			delete(v.dirs, "n2") // an empty one
 			n2 := v.open(v.options("n2", 1, "n1"))
 			await(t, "n2", func() error { return n2.Ready() })
-			wantLines(t, v.state["n2"], append(lines, "x:alone")...)
+			v.want("n2", append(lines, "x:alone")...)
 		})
 	}
 }
@@ -95,7 +95,7 @@ func TestRecovery_TwoOfThree(t *testing.T) {
 		v.open(v.options(id, 1))
 	}
 	v.ready("n1", "n3")
-	wantLines(t, v.state["n1"], lines...)
+	v.want("n1", lines...)
 	v.propose("x:two")
 	if got := v.nodes["n3"].Identity().ClusterID; got != clusterID {
 		t.Errorf("cluster id is %q, was %q", got, clusterID)
@@ -127,7 +127,7 @@ func TestRecovery_Refusals(t *testing.T) {
 	// And it has harmed nothing.
 	v.open(v.options("n1", 1))
 	v.ready("n1")
-	wantLines(t, v.state["n1"], lines...)
+	v.want("n1", lines...)
 
 	v.dirs["n9"] = t.TempDir()
 	if err := os.WriteFile(filepath.Join(v.dirs["n9"], versionFile), []byte("1\n"), 0o600); err != nil {

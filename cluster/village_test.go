@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -121,6 +122,15 @@ func (v *village) propose(line string) {
 		_, err := v.leader().Propose(v.t.Context(), []byte(line))
 		return err
 	})
+}
+
+// want holds a node's state to the lines. One whose outcome was unknown at first may be
+// there twice, one after the other: propose repeats it.
+func (v *village) want(id string, lines ...string) {
+	v.t.Helper()
+	if got := slices.Compact(v.state[id].all()); !slices.Equal(got, lines) {
+		v.t.Errorf("%s has %q, want %q", id, got, lines)
+	}
 }
 
 // leader is the node that leads.
