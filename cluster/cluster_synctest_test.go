@@ -18,11 +18,12 @@ import (
 // memCluster is a cluster in memory, for a synctest bubble: virtual time, no disk,
 // no sockets. Stop it before the bubble ends.
 type memCluster struct {
-	t      *testing.T
-	memory *memory
-	nodes  []*Node
-	states []*ledger
-	stores []*memStore
+	t       *testing.T
+	memory  *memory
+	nodes   []*Node
+	states  []*ledger
+	stores  []*memStore
+	onFatal atomic.Pointer[func(error)] // told what OnFatal is, when that is expected
 }
 
 func startCluster(t *testing.T, size int, tasks func(node int) []LeaderTask) *memCluster {
@@ -33,6 +34,14 @@ func startCluster(t *testing.T, size int, tasks func(node int) []LeaderTask) *me
 		state := &ledger{}
 		o.FSM = state
 		o.URL = fmt.Sprintf("http://n%d:9000", i)
+		unexpected := o.OnFatal
+		o.OnFatal = func(err error) {
+			if expected := c.onFatal.Load(); expected != nil {
+				(*expected)(err)
+			} else {
+				unexpected(err)
+			}
+		}
 		if tasks != nil {
 			o.LeaderTasks = tasks(i)
 		}

@@ -110,8 +110,9 @@ func TestStore_VoteCannotBeWritten(t *testing.T) {
 		c := startCluster(t, 3, nil)
 		leader := c.mustLead()
 		told := make(fatals, 10)
-		for i, n := range c.nodes {
-			n.opts.OnFatal = told.tell
+		tell := told.tell
+		c.onFatal.Store(&tell)
+		for i := range c.nodes {
 			c.stores[i].break_(func(call string) error {
 				if call == "SetUint64" {
 					return errDisk
