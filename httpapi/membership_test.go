@@ -262,3 +262,20 @@ func TestAdmin_TimeIsOver(t *testing.T) {
 		}
 	})
 }
+
+// TestLeave_OutcomeUnknownAsTheReplicaStops: a leader that leaves stops when it is removed,
+// perhaps before it knows of it by its own request. That it stops is then no proof that
+// nothing was done.
+func TestLeave_OutcomeUnknownAsTheReplicaStops(t *testing.T) {
+	for asked := range 2 {
+		synctest.Test(t, func(t *testing.T) {
+			two := newSeveral(t, 2)
+			two.rigs[0].node.leave = func(context.Context, string, bool) error {
+				two.lead.Store(1)
+				return fmt.Errorf("leave of node %q: %w: %w", "n0", cluster.ErrUnknownOutcome, cluster.ErrStopped)
+			}
+			two.rigs[1].node.leave = func(context.Context, string, bool) error { return cluster.ErrUnknownNode }
+			want(t, two.rigs[asked].post("/admin/leave", `{"node_id":"n0"}`), 200, `{"node_id":"n0"}`)
+		})
+	}
+}

@@ -146,8 +146,8 @@ var sentinels = []struct {
 	{executor.ErrBusy, codeBusy},
 	{executor.ErrOutcomeUnknown, codeUnknownOutcome},
 	{executor.ErrNotLeading, codeNoLeader},
+	{cluster.ErrUnknownOutcome, codeUnknownOutcome}, // before its cause, which alone proves that nothing was done
 	{cluster.ErrStopped, codeStopping},
-	{cluster.ErrUnknownOutcome, codeUnknownOutcome},
 	{cluster.ErrStale, codeStale},
 	{cluster.ErrNoLeader, codeNoLeader},
 	{cluster.ErrNotLeader, codeNotLeader},
