@@ -499,6 +499,41 @@ func TestCluster_TransferToVotersOnly(t *testing.T) {
 	})
 }
 
+// TestCluster_TransferToNobody: a target that does not answer is refused before raft stops
+// taking entries for its sake.
+func TestCluster_TransferToNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3, nil)
+		defer c.stop()
+		leader := c.mustLead()
+		target := c.nodes[(slices.Index(c.nodes, leader)+1)%3]
+		c.memory.cut(target)
+		err := leader.Transfer(context.Background(), target.NodeID())
+		if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), target.NodeID()) {
+			t.Errorf("transfer to a voter that is cut off: %v", err)
+		}
+		mustPropose(t, leader, "x:1")
+		c.memory.join(target)
+	})
+}
+
+func TestTransferred(t *testing.T) {
+	n := &Node{}
+	for _, c := range []struct{ err, is error }{
+		{errors.New("leadership transfer timeout"), ErrConflict},
+		{raft.ErrLeadershipTransferInProgress, ErrBusy},
+		{context.DeadlineExceeded, context.DeadlineExceeded},
+		{ErrStopped, ErrStopped},
+		{unknown(context.DeadlineExceeded), ErrUnknownOutcome},
+	} {
+		for _, to := range []string{"", "n2"} {
+			if err := n.transferred(c.err, to); !errors.Is(err, c.is) || c.is != ErrConflict && errors.Is(err, ErrConflict) {
+				t.Errorf("%v, to %q: %v, want %v", c.err, to, err, c.is)
+			}
+		}
+	}
+}
+
 // Writes go on while leadership moves: Propose waits, it does not fail.
 func TestCluster_ProposeThroughTransfer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

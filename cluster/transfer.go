@@ -16,7 +16,8 @@ var ErrTransferStuck = errors.New("a leadership transfer does not end")
 
 // Transfer hands leadership to a voter, the most caught-up one when nodeID is
 // empty. On another replica than the leader it returns a *NotLeaderError, for a
-// target that cannot lead ErrNotVoter. Transferring to who leads already is done.
+// target that cannot lead ErrNotVoter, for one that does not answer ErrUnreachable, and
+// ErrConflict when nobody takes it in time. Transferring to who leads already is done.
 func (n *Node) Transfer(ctx context.Context, nodeID string) error {
 	if err := n.enter(); err != nil {
 		return err
@@ -37,6 +38,13 @@ func (n *Node) Transfer(ctx context.Context, nodeID string) error {
 	}
 	for _, s := range conf.Servers {
 		if s.ID == raft.ServerID(nodeID) && s.Suffrage == raft.Voter { // raft does not look
+			// Nor whether it answers, and for one that hangs it would refuse every entry until
+			// its request has timed out.
+			if _, err := n.look(ctx, peerTarget{nodeID, string(s.Address)}); ctx.Err() != nil {
+				return fmt.Errorf("transfer leadership to %q: %w", nodeID, context.Cause(ctx))
+			} else if err != nil {
+				return inWords(ErrUnreachable, "leadership was not handed over: node %q at %s does not answer (%w)", nodeID, s.Address, err)
+			}
 			return n.transferred(n.await(ctx, func() error { return n.raft.LeadershipTransferToServer(s.ID, s.Address).Error() }), nodeID)
 		}
 	}
@@ -53,10 +61,12 @@ func (n *Node) transferred(err error, to string) error {
 		return ErrStopped
 	case errors.Is(err, raft.ErrEnqueueTimeout) || errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return fmt.Errorf("transfer leadership: another transfer is under way: %w", ErrBusy)
-	case to == "":
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, ErrStopped), errors.Is(err, ErrUnknownOutcome):
 		return fmt.Errorf("transfer leadership: %w", err)
+	case to == "":
+		return inWords(ErrConflict, "leadership was not handed over: no other voter took it in time (%w)", err)
 	}
-	return fmt.Errorf("transfer leadership to %q: %w", to, err)
+	return inWords(ErrConflict, "leadership was not handed over: node %q did not take it in time (%w)", to, err)
 }
 
 // notLeading says who leads instead.
