@@ -40,11 +40,11 @@ type history struct {
 // historyCounts say what a run has seen, so that a test can tell that it has
 // tested something.
 type historyCounts struct {
-	applied, duplicates, digests, terms    int
-	restores, refusedRestores              int
-	acked, retried, events, finished       int
-	reads, refusedReads, stale, staleKnown int
-	staleness                              time.Duration // the largest bound among those that were known
+	applied, duplicates, digests, terms             int
+	restores, refusedRestores                       int
+	acked, retried, events, finished                int
+	reads, refusedReads, bounded, stale, staleKnown int
+	staleness                                       time.Duration // the largest bound among those that were known
 }
 
 type historyEntry struct {

@@ -314,7 +314,10 @@ func (r *simReader) run(stopping <-chan struct{}) {
 		if l == nil {
 			continue
 		}
-		r.readStale(l)
+		r.read(l, Read{}, time.Second)
+		if r.rand.IntN(3) == 0 {
+			r.read(l, Read{Consistency: Bounded, MaxStaleness: time.Duration(1+r.rand.IntN(1000)) * time.Millisecond}, 500*time.Millisecond)
+		}
 		r.readLinearizable(l)
 	}
 }
@@ -347,31 +350,45 @@ func (r *simReader) readLinearizable(l *simLife) {
 	r.c.h.count(func(c *historyCounts) { c.reads++ })
 }
 
-// readStale wants the staleness that is claimed to be true: whatever was committed
-// longer ago is in the state.
-func (r *simReader) readStale(l *simLife) {
+// read wants the staleness that is claimed to be true, whatever was committed longer
+// ago is in the state, and within the bound if one was given.
+func (r *simReader) read(l *simLife, want Read, limit time.Duration) {
 	begin := time.Now()
-	f, err := l.Read(context.Background(), Read{})
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	f, err := l.Read(ctx, want)
 	if l.isDead() {
 		return
 	}
+	bounded := want.Consistency == Bounded
 	if err != nil {
-		if !errors.Is(err, ErrStopped) {
-			r.c.h.failf("%s: stale read: %v", l.NodeID(), err)
+		if !errors.Is(err, ErrStopped) && !(bounded && (errors.Is(err, ErrStale) || retryable(err))) {
+			r.c.h.failf("%s: read %+v: %v", l.NodeID(), want, err)
 		}
 		return
 	}
 	r.c.h.count(func(c *historyCounts) {
-		c.stale++
-		if f.Staleness != StalenessUnknown {
+		switch {
+		case bounded:
+			c.bounded++
+		case f.Staleness != StalenessUnknown:
 			c.staleKnown++
 			c.staleness = max(c.staleness, f.Staleness)
+			fallthrough
+		default:
+			c.stale++
 		}
 	})
+	if bounded && f.Staleness > want.MaxStaleness {
+		r.c.h.failf("%s: read %+v gives a staleness of %v", l.NodeID(), want, f.Staleness)
+	}
 	if f.Staleness == StalenessUnknown {
 		return
 	}
 	if must := r.c.h.appliedBefore(begin.Add(-f.Staleness)); f.Index < must {
-		r.c.h.failf("%s claims a staleness of %v at index %d, but index %d was applied elsewhere before that", l.NodeID(), f.Staleness, f.Index, must)
+		r.c.h.failf("%s: read %+v claims a staleness of %v at index %d, but index %d was applied elsewhere before that", l.NodeID(), want, f.Staleness, f.Index, must)
+	}
+	if f.Index > l.machine.Applied() {
+		r.c.h.failf("%s: read %+v names index %d, applied is %d", l.NodeID(), want, f.Index, l.machine.Applied())
 	}
 }

@@ -60,5 +60,9 @@ func partitionAndHeal(t *testing.T, seed uint64, cycles int) {
 	if got, want := c.h.replay(last).Registry().Digest(), *c.h.at(last).digest; got != want {
 		t.Errorf("a replica that was there all the time has digest %s after index %d, the others %s", got, last, want)
 	}
-	t.Logf("seed %d: %v of virtual time, %+v", seed, time.Since(begin), c.h.seen())
+	n := c.h.seen()
+	t.Logf("seed %d: %v of virtual time, %+v", seed, time.Since(begin), n)
+	if n.acked < 20*cycles || n.reads < 10*cycles || n.staleKnown < 10*cycles || n.bounded < cycles || n.finished < cycles || n.terms < cycles/5 || n.digests < 30*cycles {
+		t.Error("too little has happened for this run to mean anything")
+	}
 }
