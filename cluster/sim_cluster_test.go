@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"github.com/kvctrl/kvctrl/fsm"
@@ -22,15 +24,17 @@ import (
 // Its replicas can crash and start again, its links can fail, its clients write down
 // what they were told. It stops when the test ends.
 type simCluster struct {
-	t        testing.TB
-	net      *memnet.Network
-	rand     *rand.Rand // of the test's own goroutine: faults and their timing
-	h        *history
-	replicas []*simReplica
-	load     simLoad
-	opts     simOptions
-	conf     raft.Configuration // that the cluster begins with
-	closing  sync.WaitGroup     // of lives that have crashed
+	t       testing.TB
+	net     *memnet.Network
+	rand    *rand.Rand // of the test's own goroutine: faults and their timing
+	h       *history
+	load    simLoad
+	opts    simOptions
+	conf    raft.Configuration // that the cluster begins with
+	closing sync.WaitGroup     // of lives that have crashed
+
+	mu   sync.Mutex
+	list []*simReplica
 }
 
 // simReplica is one replica and what survives its crashes.
@@ -39,6 +43,11 @@ type simReplica struct {
 	id   string
 	host *memnet.Host
 	disk *simDisk
+	// founding: it is a member from the start. Else it joins or founds, by these.
+	founding bool
+	join     []string
+	expect   int
+	gone     bool // it has left for good
 
 	mu    sync.Mutex
 	life  *simLife    // nil while it is down
@@ -69,31 +78,48 @@ func startSim(t testing.TB, o simOptions) *simCluster {
 	if o.replicas == 0 {
 		o.replicas = 3
 	}
-	c := &simCluster{t: t, net: memnet.New(o.seed), rand: rand.New(rand.NewPCG(o.seed, 1)), h: newHistory(t), opts: o}
-	c.load.init(c, o.seed)
+	c := newSim(t, o)
 	for i := range o.replicas {
-		r := c.add(fmt.Sprintf("n%d", i+1), o.seed+uint64(i)<<32)
+		r := c.add(fmt.Sprintf("n%d", i+1))
+		r.founding = true
+		r.disk.belongsTo(simClusterID)
 		c.conf.Servers = append(c.conf.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(r.id), Address: raft.ServerAddress(r.addr())})
 	}
 	c.setDelay(o.delay)
-	t.Cleanup(c.stop)
-	for _, r := range c.replicas {
+	for _, r := range c.all() {
 		r.start()
 	}
 	return c
 }
 
-// add makes a replica that has not been started.
-func (c *simCluster) add(id string, seed uint64) *simReplica {
-	r := &simReplica{c: c, id: id, host: c.net.Host(id), disk: newSimDisk(seed)}
-	c.replicas = append(c.replicas, r)
+// newSim lays out a cluster without replicas.
+func newSim(t testing.TB, o simOptions) *simCluster {
+	c := &simCluster{t: t, net: memnet.New(o.seed), rand: rand.New(rand.NewPCG(o.seed, 1)), h: newHistory(t), opts: o}
+	c.load.init(c, o.seed)
+	t.Cleanup(c.stop)
+	return c
+}
+
+// add lays out a replica that has not been started, with an empty disk.
+func (c *simCluster) add(id string) *simReplica {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := &simReplica{c: c, id: id, host: c.net.Host(id), disk: newSimDisk(c.opts.seed + uint64(len(c.list))<<32)}
+	c.list = append(c.list, r)
 	return r
+}
+
+// all are the replicas there have been.
+func (c *simCluster) all() []*simReplica {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.list)
 }
 
 // setDelay makes every link that slow.
 func (c *simCluster) setDelay(d time.Duration) {
-	for _, a := range c.replicas {
-		for _, b := range c.replicas {
+	for _, a := range c.all() {
+		for _, b := range c.all() {
 			if a != b {
 				c.net.Delay(a.id, b.id, d, d/2)
 			}
@@ -102,15 +128,22 @@ func (c *simCluster) setDelay(d time.Duration) {
 }
 
 func (r *simReplica) addr() string { return r.id + ":9400" }
+func (r *simReplica) url() string  { return urlOf(r.id) }
 
-// start begins a life. An empty disk becomes that of a member of the cluster's first
-// configuration.
+// start begins a life.
 func (r *simReplica) start() {
 	r.c.t.Helper()
+	if err := r.tryStart(); err != nil {
+		r.c.t.Fatalf("start %s: %v", r.id, err)
+	}
+}
+
+func (r *simReplica) tryStart() error {
 	r.host.Up()
 	l := &simLife{replica: r, machine: newRecorder(r.id, r.c.h), begun: make(chan struct{}), dead: make(chan struct{})}
 	opts := Options{
-		NodeID: r.id, PeerAddr: r.addr(), URL: "http://" + r.id + ":9000", FSM: l.machine,
+		NodeID: r.id, PeerAddr: r.addr(), URL: r.url(), FSM: l.machine,
+		BootstrapExpect: r.expect, Discover: r.discover,
 		Members:           func() []registry.Member { return l.machine.Registry().Members() },
 		SnapshotThreshold: 64, TrailingLogs: 96, SnapshotInterval: 400 * time.Millisecond,
 		MinFreeBytes: -1, Logger: testLogger(r.c.t),
@@ -125,6 +158,9 @@ func (r *simReplica) start() {
 			}
 		},
 	}
+	for _, id := range r.join {
+		opts.Join = append(opts.Join, urlOf(id))
+	}
 	if r.c.opts.events {
 		opts.LeaderTasks = []LeaderTask{{Name: "events", Run: func(ctx context.Context, term uint64) error {
 			select {
@@ -138,18 +174,13 @@ func (r *simReplica) start() {
 	if r.c.opts.tune != nil {
 		r.c.opts.tune(&opts)
 	}
-	store := r.disk.open()
-	port, err := listenPeers(context.Background(), peerPortConfig{network: simNetwork{l}, listen: r.addr(), log: opts.Logger})
+	p, err := r.parts(l, opts.Logger)
 	if err != nil {
-		r.c.t.Fatalf("start %s: %v", r.id, err)
+		return err
 	}
-	clusterID, keep := r.disk.clusterID(store)
-	n, err := start(opts.withDefaults(), parts{
-		nodeID: r.id, port: port, transport: newRaftTransport(port, opts.Logger), store: store, storePath: "memory of " + r.id,
-		snapshots: simSnapshots{r.disk, store}, bootstrap: r.c.conf, clusterID: clusterID, keepClusterID: keep, files: &memFiles{},
-	})
+	n, err := start(opts.withDefaults(), p)
 	if err != nil {
-		r.c.t.Fatalf("start %s: %v", r.id, err)
+		return errors.Join(err, p.transport.close())
 	}
 	n.raft.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
 		if state, ok := o.Data.(raft.RaftState); ok && state == raft.Leader {
@@ -162,6 +193,56 @@ func (r *simReplica) start() {
 	r.mu.Lock()
 	r.life = l
 	r.mu.Unlock()
+	return nil
+}
+
+// parts are what a life of the replica stands on.
+func (r *simReplica) parts(l *simLife, log hclog.Logger) (p parts, err error) {
+	store := r.disk.open()
+	files := simFiles{store}
+	const hadLog = "had a log"
+	read := func(name string) (text string) {
+		if err == nil {
+			text, err = files.read(name)
+		}
+		return text
+	}
+	p = parts{
+		nodeID: r.id, store: store, storePath: "memory of " + r.id, snapshots: simSnapshots{r.disk, store},
+		files: files, clusterID: read(clusterIDFile), wasMember: read(memberFile) != "", hadState: read(hadLog) != "",
+		keepClusterID: func(id string) error { return files.write(clusterIDFile, id) },
+		hasState:      func() error { return files.write(hadLog, "yes") },
+	}
+	if err == nil {
+		err = notRemoved(files, p.storePath, r.id)
+	}
+	if err == nil {
+		p.promise, err = loadPromise(files)
+	}
+	if err != nil {
+		return parts{}, err
+	}
+	if r.founding {
+		p.bootstrap = r.c.conf
+	}
+	if p.port, err = listenPeers(context.Background(), peerPortConfig{network: simNetwork{l}, listen: r.addr(), log: log}); err != nil {
+		return parts{}, err
+	}
+	p.transport = newRaftTransport(p.port, log)
+	return p, nil
+}
+
+// simClusterID is the cluster of the replicas that are members from the start.
+const simClusterID = "simulated"
+
+// discover asks for another replica's identity, as by REST.
+func (r *simReplica) discover(_ context.Context, url string) (Identity, error) {
+	for _, other := range r.c.all() {
+		if l := other.now(); l != nil && other.url() == url && r.c.net.Whole(r.id, other.id) {
+			return l.Identity(), nil
+		}
+	}
+	return Identity{}, errors.New("connection refused")
 }
 
 // now gives the present life, nil while the replica is down.
@@ -224,12 +305,20 @@ func (l *simLife) isDead() bool {
 // up lists the lives of replicas that are not down.
 func (c *simCluster) up() []*simLife {
 	var out []*simLife
-	for _, r := range c.replicas {
+	for _, r := range c.all() {
 		if l := r.now(); l != nil {
 			out = append(out, l)
 		}
 	}
 	return out
+}
+
+// members lists those who are up and, as the leader sees it, in the cluster.
+func (c *simCluster) members() []*simLife {
+	conf := c.mustLead().configuration()
+	return slices.DeleteFunc(c.up(), func(l *simLife) bool {
+		return !slices.ContainsFunc(conf.Servers, func(s raft.Server) bool { return string(s.ID) == l.NodeID() })
+	})
 }
 
 // leader is who leads in the newest term, nil when nobody does.
@@ -265,7 +354,7 @@ func (c *simCluster) followers() []*simLife {
 func (c *simCluster) others(but ...string) []string {
 	var out []string
 next:
-	for _, r := range c.replicas {
+	for _, r := range c.all() {
 		for _, b := range but {
 			if r.id == b {
 				continue next
@@ -300,14 +389,14 @@ func (c *simCluster) mark() Applied {
 // replica has everything. A dial that met a cut link takes 3 s to be given up.
 const settleLimit = 15 * time.Second
 
-// settle waits until every replica that is up has applied a mark made now, and with
-// it had its digest compared.
+// settle waits until every member that is up has applied a mark made now, and with it
+// had its digest compared.
 func (c *simCluster) settle() uint64 {
 	c.t.Helper()
 	a := c.mark()
 	ctx, cancel := context.WithTimeout(context.Background(), settleLimit)
 	defer cancel()
-	for _, l := range c.up() {
+	for _, l := range c.members() {
 		if err := l.machine.WaitApplied(ctx, a.Index); err != nil {
 			c.t.Fatalf("%s stands at index %d of %d after %v: %v\n%s", l.NodeID(), l.machine.Applied(), a.Index, settleLimit, err, c.state())
 		}
@@ -329,7 +418,7 @@ func (c *simCluster) stop() {
 	c.t.Helper()
 	c.load.stop()
 	c.net.HealAll()
-	for _, r := range c.replicas {
+	for _, r := range c.all() {
 		r.stop()
 	}
 	c.closing.Wait()

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -17,21 +18,20 @@ import (
 // the snapshots that had been written and synced. A replica reaches it through a
 // simStore, one for each of its lives.
 type simDisk struct {
-	mu      sync.Mutex
-	rand    *rand.Rand
-	syncs   time.Duration // the longest time that a write takes to be safe
-	stuck   chan struct{} // while not nil, writes wait for it to close
-	log     map[uint64]*raft.Log
-	vars    map[string]string
-	cluster string         // "" = in none yet
-	snaps   []*simSnapshot // whole ones, the newest first
-	writer  *simStore      // who may write now
+	mu     sync.Mutex
+	rand   *rand.Rand
+	syncs  time.Duration // the longest time that a write takes to be safe
+	stuck  chan struct{} // while not nil, writes wait for it to close
+	log    map[uint64]*raft.Log
+	vars   map[string]string
+	snaps  []*simSnapshot // whole ones, the newest first
+	writer *simStore      // who may write now
 }
 
 func newSimDisk(seed uint64) *simDisk {
 	return &simDisk{
 		rand: rand.New(rand.NewPCG(seed, 7)), syncs: 2 * time.Millisecond,
-		log: map[uint64]*raft.Log{}, vars: map[string]string{}, cluster: simClusterID,
+		log: map[uint64]*raft.Log{}, vars: map[string]string{},
 	}
 }
 
@@ -62,7 +62,7 @@ func (d *simDisk) crash() {
 func (d *simDisk) wipe() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.log, d.vars, d.snaps, d.cluster = map[uint64]*raft.Log{}, map[string]string{}, nil, ""
+	d.log, d.vars, d.snaps = map[uint64]*raft.Log{}, map[string]string{}, nil
 }
 
 // slow makes writes take up to that long.
@@ -83,23 +83,6 @@ func (d *simDisk) hang() (release func()) {
 		defer d.mu.Unlock()
 		d.stuck = nil
 		close(stuck)
-	}
-}
-
-// simClusterID is the cluster of the replicas that are members from the start.
-const simClusterID = "simulated"
-
-// clusterID gives the cluster that the disk belongs to and how a life notes another.
-func (d *simDisk) clusterID(s *simStore) (id string, keep func(string) error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.cluster, func(id string) error {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.writer == s {
-			d.cluster = id
-		}
-		return nil
 	}
 }
 
@@ -257,6 +240,50 @@ func (s *simStore) GetUint64(key []byte) (v uint64, err error) {
 }
 
 func (s *simStore) Close() error { return nil }
+
+// simFiles are the small files beside the log. A write is safe at once: nodes write
+// them with a mutex held, and who waits for a mutex stops a bubble's clock.
+type simFiles struct{ store *simStore }
+
+var _ smallFiles = simFiles{}
+
+func fileKey(name string) []byte { return []byte("file " + name) }
+
+func (f simFiles) read(name string) (string, error) {
+	text, err := f.store.Get(fileKey(name))
+	if errors.Is(err, errNoValue) {
+		return "", nil
+	}
+	return string(text), err
+}
+
+func (f simFiles) write(name, text string) error {
+	d, key := f.store.disk, string(fileKey(name))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f.store.vars[key] = text
+	if d.writer == f.store {
+		d.vars[key] = text
+	}
+	return nil
+}
+
+func (f simFiles) remove(name string) error { return f.write(name, "") }
+
+// belongsTo makes it the disk of a member of that cluster.
+func (d *simDisk) belongsTo(cluster string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.vars[string(fileKey(clusterIDFile))] = cluster
+	d.vars[string(fileKey(memberFile))] = cluster
+}
+
+// file gives what a small file will say after a crash.
+func (d *simDisk) file(name string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.vars[string(fileKey(name))]
+}
 
 // simSnapshots is the snapshot store of one life. It keeps the newest two, and only
 // what was closed.

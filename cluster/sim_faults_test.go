@@ -13,13 +13,17 @@ type simFault struct {
 }
 
 // pick chooses a replica.
-func (c *simCluster) pick() *simReplica { return c.replicas[c.rand.IntN(len(c.replicas))] }
+func (c *simCluster) pick() *simReplica {
+	all := c.all()
+	return all[c.rand.IntN(len(all))]
+}
 
 // pickPair chooses two.
 func (c *simCluster) pickPair() (a, b *simReplica) {
-	i := c.rand.IntN(len(c.replicas))
-	j := (i + 1 + c.rand.IntN(len(c.replicas)-1)) % len(c.replicas)
-	return c.replicas[i], c.replicas[j]
+	all := c.all()
+	i := c.rand.IntN(len(all))
+	j := (i + 1 + c.rand.IntN(len(all)-1)) % len(all)
+	return all[i], all[j]
 }
 
 // leaderOr chooses who leads, or anybody when nobody does.
@@ -48,7 +52,7 @@ var simFaults = []simFault{
 	{"isolate anybody", func(c *simCluster) { c.isolate(c.pick().id) }},
 	{"isolate the leader", func(c *simCluster) { c.isolate(c.leaderOr().id) }},
 	{"everybody alone", func(c *simCluster) {
-		for _, r := range c.replicas {
+		for _, r := range c.all() {
 			c.isolate(r.id)
 		}
 	}},
@@ -78,7 +82,7 @@ var simFaults = []simFault{
 	{"anybody crashes", func(c *simCluster) { c.pick().crash() }},
 	{"the leader crashes", func(c *simCluster) { c.leaderOr().crash() }},
 	{"all crash", func(c *simCluster) {
-		for _, r := range c.replicas {
+		for _, r := range c.all() {
 			r.crash()
 		}
 	}},
@@ -96,8 +100,8 @@ func (c *simCluster) upTo(d time.Duration) time.Duration {
 func (c *simCluster) heal() {
 	c.net.HealAll()
 	c.setDelay(c.opts.delay)
-	for _, r := range c.replicas {
-		if r.now() == nil {
+	for _, r := range c.all() {
+		if r.now() == nil && !r.gone {
 			r.start()
 		}
 	}

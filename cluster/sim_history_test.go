@@ -268,7 +268,7 @@ func checkpoint(log *raft.Log) bool {
 		return false
 	}
 	t := fsm.Type(log.Data[0])
-	return t == fsm.TypeLease || t == fsm.TypeTermBegin || log.Index%16 == 0
+	return t == fsm.TypeLease || t == fsm.TypeTermBegin || log.Index%64 == 0
 }
 
 func (r *recorder) ApplyBatch(logs []*raft.Log) []any {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -24,6 +25,7 @@ type simLoad struct {
 	mu   sync.Mutex
 	runs map[string]registry.EventState // of events: what was acknowledged last
 
+	pace     time.Duration // clients pause so many times longer; 1 if not set otherwise
 	stopping chan struct{} // nil while nothing runs
 	running  sync.WaitGroup
 }
@@ -36,7 +38,7 @@ const (
 )
 
 func (s *simLoad) init(c *simCluster, seed uint64) {
-	s.c = c
+	s.c, s.pace = c, 1
 	s.runs = map[string]registry.EventState{}
 	for i := range 3 {
 		s.writers = append(s.writers, newSimWriter(c, i, seed))
@@ -99,7 +101,7 @@ func (w *simWriter) run(stopping <-chan struct{}) {
 		select {
 		case <-stopping:
 			return
-		case <-time.After(time.Duration(w.rand.Int64N(int64(writePause)))):
+		case <-time.After(time.Duration(w.rand.Int64N(int64(writePause * w.c.load.pace)))):
 		}
 		w.write()
 	}
@@ -150,7 +152,8 @@ func (w *simWriter) repeat(entry func() []byte) (a Applied, node string) {
 	begin := time.Now()
 	var err error
 	for try := 0; time.Since(begin) < time.Minute; try++ {
-		r := w.c.replicas[(w.home+try/3)%len(w.c.replicas)]
+		all := w.c.all()
+		r := all[(w.home+try/3)%len(all)]
 		if l := r.now(); l != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 			a, err = l.Submit(ctx, entry())
@@ -248,7 +251,7 @@ func (s *simLoad) events(ctx context.Context, l *simLife, term uint64) error {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-time.After(eventPause):
+			case <-time.After(eventPause * s.pace):
 			}
 			a, err := l.Propose(ctx, step.entry)
 			if err != nil || l.isDead() {
@@ -261,23 +264,30 @@ func (s *simLoad) events(ctx context.Context, l *simLife, term uint64) error {
 			if verdict, refused := a.Result.(error); refused {
 				s.c.h.failf("%s: event %s, %s: %v, in its own term", l.replica.id, id, step.state, verdict)
 			}
+			s.c.h.ack(l.replica.id, step.entry, a)
 			s.mu.Lock()
 			s.runs[id] = step.state
 			s.mu.Unlock()
-			s.c.h.ack(l.replica.id, step.entry, a)
 			s.c.h.count(func(c *historyCounts) { c.events++ })
 		}
 	}
 }
 
 // verifyEvents wants every acknowledged step of an event, and no event of an earlier
-// term open. What is checked and final is not looked at again.
+// term open. What is checked and final is not looked at again. Events go on meanwhile.
 func (s *simLoad) verifyEvents(l *simLife) {
+	s.mu.Lock()
+	runs, acked := maps.Clone(s.runs), s.c.h.ackedIndex()
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), settleLimit)
+	defer cancel()
+	if err := l.machine.WaitApplied(ctx, acked); err != nil {
+		s.c.h.failf("%s stands at index %d, acknowledged is %d: %v", l.NodeID(), l.machine.Applied(), acked, err)
+		return
+	}
 	reg := l.machine.Registry()
 	term, _ := reg.Term()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, state := range s.runs {
+	for id, state := range runs {
 		e, ok := reg.Event(id)
 		switch {
 		case !ok:
@@ -290,7 +300,9 @@ func (s *simLoad) verifyEvents(l *simLife) {
 			s.c.h.failf("%s: event %s of term %d is %s in term %d", l.NodeID(), id, e.Term, e.State, term)
 		}
 		if e.State.Final() {
+			s.mu.Lock()
 			delete(s.runs, id)
+			s.mu.Unlock()
 			s.c.h.count(func(c *historyCounts) { c.finished++ })
 		}
 	}
@@ -308,9 +320,10 @@ func (r *simReader) run(stopping <-chan struct{}) {
 		select {
 		case <-stopping:
 			return
-		case <-time.After(time.Duration(r.rand.Int64N(int64(readPause)))):
+		case <-time.After(time.Duration(r.rand.Int64N(int64(readPause * r.c.load.pace)))):
 		}
-		l := r.c.replicas[r.home%len(r.c.replicas)].now()
+		all := r.c.all()
+		l := all[r.home%len(all)].now()
 		if l == nil {
 			continue
 		}

@@ -25,8 +25,10 @@ func TestSim_Partition(t *testing.T) {
 		{"five, the leader and a follower are cut off", 5, 2, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				c := startSim(t, simOptions{seed: 1, replicas: tc.replicas, delay: time.Millisecond, events: true})
+				c.load.pace = 2
 				leader := c.mustLead()
 				minority := c.followers()[:tc.minority]
 				if tc.leader {
@@ -119,8 +121,10 @@ func TestSim_AsymmetricLinks(t *testing.T) {
 		}, false, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				c := startSim(t, simOptions{seed: 1, delay: time.Millisecond, events: true})
+				c.load.pace = 3
 				leader := c.mustLead()
 				f := c.followers()
 				term := leader.Term()
@@ -158,8 +162,10 @@ func TestSim_AsymmetricLinks(t *testing.T) {
 // Leadership moves, by request and by kill, again and again: everything acknowledged
 // stays, nothing is applied twice, and clients wait as long as it takes and no longer.
 func TestSim_LeaderChangesUnderLoad(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := startSim(t, simOptions{seed: 1, delay: time.Millisecond, events: true})
+		c.load.pace = 2
 		c.mustLead()
 		c.load.start()
 		c.wait(time.Second)
@@ -194,7 +200,7 @@ func TestSim_LeaderChangesUnderLoad(t *testing.T) {
 			c.wait(500 * time.Millisecond)
 		}
 		for range 3 { // a rolling restart
-			for _, r := range c.replicas {
+			for _, r := range c.all() {
 				longest := c.h.watchGap()
 				r.stop()
 				c.wait(time.Second)
@@ -218,6 +224,7 @@ func TestSim_LeaderChangesUnderLoad(t *testing.T) {
 // A follower that has missed more than the log keeps is sent a snapshot while load
 // goes on, and follows. So does one that lost power while it took it.
 func TestSim_SnapshotInstall(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := startSim(t, simOptions{seed: 1, delay: time.Millisecond, events: true})
 		c.mustLead()
@@ -256,13 +263,14 @@ func TestSim_SnapshotInstall(t *testing.T) {
 
 // Power is lost everywhere at once: what was acknowledged is there when it is back.
 func TestSim_AllLosePower(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := startSim(t, simOptions{seed: 1, delay: time.Millisecond, events: true})
 		c.mustLead()
 		for range 10 {
 			c.load.start()
 			c.wait(500*time.Millisecond + c.upTo(200*time.Millisecond))
-			for _, r := range c.replicas {
+			for _, r := range c.all() {
 				r.crash()
 			}
 			c.wait(time.Second)

@@ -197,7 +197,7 @@ func (c *simCluster) endHanging(r *simReplica, release func()) {
 }
 
 func (c *simCluster) replica(id string) *simReplica {
-	for _, r := range c.replicas {
+	for _, r := range c.all() {
 		if r.id == id {
 			return r
 		}

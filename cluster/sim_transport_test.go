@@ -40,7 +40,7 @@ func TestSim_HeartbeatsTakeTheMainLoop(t *testing.T) {
 			}
 			cancel()
 			c.settle()
-			for _, r := range c.replicas {
+			for _, r := range c.all() {
 				if index := r.disk.holdsTerm(term); index != 0 {
 					t.Errorf("%s has stored index %d under term %d, which nobody led", r.id, index, term)
 				}

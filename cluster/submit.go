@@ -93,7 +93,7 @@ func refusedThere(err error) (again, known bool) {
 	switch e.Code {
 	case codeStopping, codeDeadline: // a context's error alone: see propose
 		return true, true
-	case codeCluster: // on a connection from before this node was in the cluster; it is closed
+	case codeCluster: // on a connection from before this node was in the cluster, which is closed; or the leader is back without its disk, and another will lead
 		return true, true
 	case codeNoPath, codeMethod, codeBodyLimit, codeBody:
 		return false, true

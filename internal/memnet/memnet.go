@@ -75,6 +75,13 @@ func (n *Network) Heal(from, to string) {
 	n.heal(n.link(from, to))
 }
 
+// Whole reports whether neither way between the two hosts is cut.
+func (n *Network) Whole(a, b string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.link(a, b).cut && !n.link(b, a).cut
+}
+
 // Partition cuts both ways between every host of the one group and every host of
 // the other.
 func (n *Network) Partition(a, b []string) {

@@ -270,6 +270,9 @@ func TestDial_CutWaitsForHeal(t *testing.T) {
 		l := mustListen(t, n.Host("b"), "b:1")
 		for _, way := range [][2]string{{"a", "b"}, {"b", "a"}} {
 			n.Cut(way[0], way[1])
+			if n.Whole("a", "b") || n.Whole("b", "a") {
+				t.Errorf("cut from %s to %s, and whole", way[0], way[1])
+			}
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			begin := time.Now()
 			_, err := n.Host("a").Dial(ctx, "b:1")
