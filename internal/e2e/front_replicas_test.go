@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -154,5 +157,77 @@ func TestFront_Replica(t *testing.T) {
 	})
 	if _, syncs := fleet.stop(); syncs != 0 {
 		t.Errorf("%d full syncs, want none", syncs)
+	}
+}
+
+// TestFront_ThreeReplicas: behind the front, kill -9 of each replica in turn fails no
+// lookup, and a command is done through the front within seconds, if need be asked again
+// by its event id.
+func TestFront_ThreeReplicas(t *testing.T) {
+	HAProxy(t)
+	o := FrontNetwork(t)
+	c := StartCluster(t, 3, ClusterOptions{front: &o, Args: []string{"--monitor-port", "0", "--advertise-host", o.Host}})
+	f := StartFront(t, o)
+	for i := range o.Replicas {
+		f.AwaitState("workers", fmt.Sprintf("kv-%d", i+1), "UP")
+	}
+	fleet := startSimulated(t, f, "--instances", "3")
+	Eventually(t, readyLimit, "the prompt is found through the front", func() error { return f.finds(t.Context(), t) })
+	c.Converge() // so that every replica has it
+
+	for i, r := range c.Replicas() {
+		name := fmt.Sprintf("kv-%d", i+1)
+		status, err := c.Status(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := f.keepLooking(t)
+		r.Kill()
+		killed := time.Now()
+		pin := tokens0to1023(t, map[string]any{"instance_id": "sim-0", "location": "LocalCPUBackend", "event_id": "after-" + name})
+		Eventually(t, readyLimit, "a command after the death of "+name, func() error {
+			_, err := f.post(t.Context(), "/pin", pin)
+			return err
+		})
+		took := time.Since(killed)
+		f.AwaitState("workers", name, "DOWN")
+		t.Logf("%s, %s: command done %s after its death, meanwhile %d lookups", name, status.Role, took.Round(time.Millisecond), stop())
+		r.Restart()
+		f.AwaitState("workers", name, "UP")
+		c.Converge()
+	}
+	heartbeats, syncs := fleet.stop()
+	t.Logf("the fleet had %d heartbeats answered and %d full syncs asked", heartbeats, syncs)
+	if heartbeats == 0 {
+		t.Error("no heartbeat was answered")
+	}
+}
+
+// keepLooking looks the prompt up through the front until stop, which returns how often.
+// Every lookup must find it.
+func (f *Front) keepLooking(t *testing.T) (stop func() int64) {
+	t.Helper()
+	ctx, end := context.WithCancel(t.Context())
+	var looking sync.WaitGroup
+	var lookups atomic.Int64
+	looking.Go(func() {
+		for ctx.Err() == nil {
+			if err := f.finds(t.Context(), t); err != nil {
+				t.Errorf("lookup %d: %v", lookups.Load(), err)
+				return
+			}
+			lookups.Add(1)
+		}
+	})
+	Eventually(t, readyLimit, "the first lookup", func() error {
+		if lookups.Load() == 0 && !t.Failed() {
+			return errors.New("none is answered yet")
+		}
+		return nil
+	})
+	return func() int64 {
+		end()
+		looking.Wait()
+		return lookups.Load()
 	}
 }

@@ -117,13 +117,28 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/readyz" && s.notReady.Load():
 		w.WriteHeader(http.StatusServiceUnavailable)
 	case !check && s.dropping.Load():
-		panic(http.ErrAbortHandler)
+		s.reset(w)
+		return
 	case !check:
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			return
 		}
 	}
 	fmt.Fprint(w, s.name)
+}
+
+// reset ends a connection as the kernel does for a process that is killed before it has
+// read what came.
+func (s *standIn) reset(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.t.Errorf("stand-in %s: %v", s.name, err)
+		return
+	}
+	if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+		s.t.Errorf("stand-in %s: %v", s.name, err)
+	}
+	conn.Close()
 }
 
 func (s *standIn) count(path string) int {
@@ -306,6 +321,12 @@ func TestFront_FrozenReplicaLosesItsWorkers(t *testing.T) {
 		conns[from], at[from] = f.workerAt(t, from, f.Ports.Pull)
 	}
 	frozen.frozen.Store(true)
+	// Nobody has noticed yet. A lookup that it has is asked of another in time.
+	for range len(replicas) {
+		if a := f.ask(t, http.MethodPost, "/lookup"); a.status != http.StatusOK || a.body == frozen.name {
+			t.Errorf("lookup while %s freezes: %d from %q", frozen.name, a.status, a.body)
+		}
+	}
 	moved := 0
 	for from, conn := range conns {
 		if at[from] != frozen.name {
@@ -446,7 +467,8 @@ func TestFront_DeadReplica(t *testing.T) {
 	}
 }
 
-// TestFront_RepeatsReadsOnly: of a connection that breaks before the answer.
+// TestFront_RepeatsReadsOnly: of a connection that breaks before the answer, whatever the
+// size of the request and whether or not the client's connection is its first.
 func TestFront_RepeatsReadsOnly(t *testing.T) {
 	t.Parallel()
 	f, replicas := startFront(t)
@@ -478,6 +500,27 @@ func TestFront_RepeatsReadsOnly(t *testing.T) {
 	sent := replicas[0].count("/move") + replicas[1].count("/move") + replicas[2].count("/move")
 	if lost != 1 || sent != commands {
 		t.Errorf("%d commands, of which %d were lost, were sent %d times: want 1 lost, and each sent once", commands, lost, sent)
+	}
+
+	keeping := &http.Transport{}
+	defer keeping.CloseIdleConnections()
+	f.client = &http.Client{Timeout: 10 * time.Second, Transport: keeping}
+	for _, size := range []int{100, 5000, 50_000} {
+		before := breaking.count("/lookup")
+		for i := range 30 {
+			breaking.dropping.Store(i%10 >= 4) // sessions have connections of their own to it
+			resp, err := f.client.Post(f.URL("/lookup"), "application/json", strings.NewReader(strings.Repeat("x", size)))
+			if err != nil {
+				t.Fatalf("lookup %d of %d bytes: %v", i, size, err)
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+				t.Errorf("lookup %d of %d bytes: %d, %v", i, size, resp.StatusCode, err)
+			}
+			resp.Body.Close()
+		}
+		if breaking.count("/lookup") == before {
+			t.Errorf("no lookup of %d bytes reached the replica that breaks: nothing was tested", size)
+		}
 	}
 }
 
