@@ -314,6 +314,6 @@ func (o Options) raftConfig(nodeID string) *raft.Config {
 	c.SnapshotInterval = o.SnapshotInterval
 	c.SnapshotThreshold = o.SnapshotThreshold
 	c.NoLegacyTelemetry = true
-	c.Logger = o.Logger.Named("raft")
+	c.Logger = newQuietLogger(o.Logger.Named("raft"))
 	return c
 }
