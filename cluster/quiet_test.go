@@ -24,7 +24,7 @@ func TestQuietLogger(t *testing.T) {
 			l.Error("failed to take snapshot", "error", "no space")
 			<-time.After(400 * time.Millisecond)
 		}
-		for part, want := range map[string]int{"failed to heartbeat": 2, "ID:n2": 2, "ID:n3": 2, "failed to take snapshot": 100} {
+		for part, want := range map[string]int{"failed to heartbeat": 2, "failed to appendEntries": 4, "{Voter n2 }": 2, "failed to take snapshot": 100} {
 			if got := strings.Count(out.String(), part); got != want {
 				t.Errorf("%q was logged %d times in 40 s, want %d", part, got, want)
 			}
