@@ -53,49 +53,48 @@ func (n *Node) Read(ctx context.Context, r Read) (Freshness, error) {
 	}
 	defer n.calls.leave()
 
-	var zeroStaleness bool
-	switch r.Consistency {
-	case Bounded:
-		proven, err := n.waitFresh(ctx, r.MaxStaleness)
-		if err != nil {
-			return Freshness{}, err
-		}
-		zeroStaleness = proven
-	case Linearizable:
+	if r.Consistency == Linearizable {
 		if err := n.barrier(ctx); err != nil {
 			return Freshness{}, err
 		}
-		zeroStaleness = true
 	}
 	if r.MinIndex > n.machine.Applied() {
 		if err := n.machine.WaitApplied(ctx, r.MinIndex); err != nil {
 			return Freshness{}, fmt.Errorf("%w: applied index %d, asked for %d: %w", ErrStale, n.machine.Applied(), r.MinIndex, err)
 		}
 	}
-	f := Freshness{Index: n.machine.Applied()}
-	if !zeroStaleness {
+	var f Freshness
+	switch r.Consistency {
+	case Stale:
 		f.Staleness = n.staleness()
+	case Bounded: // last, so that no wait makes it older than it was judged to be
+		var err error
+		if f.Staleness, err = n.waitFresh(ctx, r.MaxStaleness); err != nil {
+			return Freshness{}, err
+		}
 	}
+	f.Index = n.machine.Applied()
 	return f, nil
 }
 
-// waitFresh waits until the state is within the bound. A bound that the note of the
-// leader's commit index cannot vouch for is met by a barrier, which proves it (proven).
-func (n *Node) waitFresh(ctx context.Context, bound time.Duration) (proven bool, err error) {
+// waitFresh waits until the state is within the bound and says how old it may be. A bound
+// that the note of the leader's commit index cannot vouch for is met by a barrier, which
+// proves it.
+func (n *Node) waitFresh(ctx context.Context, bound time.Duration) (time.Duration, error) {
 	for {
-		if n.staleness() <= bound {
-			return false, nil
+		if old := n.staleness(); old <= bound {
+			return old, nil
 		}
 		s, changed := n.view.get()
 		if s.leading || s.leader != "" && s.leader != n.id {
-			return true, n.barrier(ctx)
+			return 0, n.barrier(ctx)
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return false, fmt.Errorf("%w: nobody leads, the bound was %v: %w", ErrStale, bound, context.Cause(ctx))
+			return 0, fmt.Errorf("%w: nobody leads, the bound was %v: %w", ErrStale, bound, context.Cause(ctx))
 		case <-n.stopping:
-			return false, ErrStopped
+			return 0, ErrStopped
 		}
 	}
 }

@@ -99,3 +99,40 @@ func TestServeCommit(t *testing.T) {
 		}
 	})
 }
+
+// slowToTell is a state machine whose waiters learn of an index long after it is applied.
+type slowToTell struct {
+	StateMachine
+	late time.Duration
+}
+
+func (s slowToTell) WaitApplied(ctx context.Context, index uint64) error {
+	err := s.StateMachine.WaitApplied(ctx, index)
+	<-time.After(s.late)
+	return err
+}
+
+// A read with a bound and a least index waits for the index. The bound holds for the
+// answer, not for the moment of the question.
+func TestRead_BoundHoldsAfterTheWaitForAnIndex(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const bound, late = 600 * time.Millisecond, 5 * time.Second
+		c := startSim(t, simOptions{seed: 1, delay: time.Millisecond, tune: func(o *Options) { o.FSM = slowToTell{o.FSM, late} }})
+		await(t, "a leader that has begun", isTrue("its term has not begun", func() bool { return c.leader() != nil && c.leader().Ready() == nil }))
+		follower := c.followers()[0]
+		await(t, "a fresh follower", follower.Ready)
+		index := follower.machine.Applied() + 1
+		go func() { // ends before late is over
+			<-time.After(time.Second)
+			c.mark()
+			<-time.After(time.Second)
+			c.isolate(follower.NodeID())
+		}()
+		ctx, cancel := context.WithTimeout(context.Background(), 7*time.Second)
+		defer cancel()
+		f, err := follower.Read(ctx, Read{Consistency: Bounded, MaxStaleness: bound, MinIndex: index})
+		if !errors.Is(err, ErrStale) {
+			t.Errorf("read of a replica that is cut off, with bound %v: %+v, %v", bound, f, err)
+		}
+	})
+}
