@@ -104,10 +104,14 @@ func (f *FSM) Apply(log *raft.Log) any {
 }
 
 // ApplyBatch applies entries in order and publishes the last index. Nothing of
-// the logs is kept.
+// the logs is kept. An entry that the state has in it is passed over: raft gives it
+// again behind a snapshot that was older than the state (Restore), to nobody who waits.
 func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 	results := make([]any, len(logs))
 	for i, log := range logs {
+		if log.Index <= f.index {
+			continue
+		}
 		if f.failure == nil {
 			results[i], f.failure = f.step(log)
 		}

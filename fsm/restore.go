@@ -9,16 +9,15 @@ import (
 	"github.com/kvctrl/kvctrl/registry"
 )
 
-// ErrOlderSnapshot refuses a snapshot that is older than the state.
-var ErrOlderSnapshot = errors.New("snapshot is older than the state, which does not go back")
-
 // Restore replaces the state by a snapshot's, or leaves it as it is and returns an
 // error, a *SnapshotError where the bytes are at fault. The new registry is built
 // aside and compared with the snapshot's digest; swapping it in is the last step,
 // after which nothing can fail. The caller closes the source.
 //
-// A snapshot older than the state is ErrOlderSnapshot. It was long under way, over a
-// connection that the leader has given up meanwhile; raft would take it.
+// A snapshot older than the state changes nothing: the state does not go back. It was
+// long under way, over a connection that the leader has given up meanwhile, or the
+// leader does not know yet how far this replica is. raft goes on behind the snapshot;
+// the entries that it then gives once more are passed over (ApplyBatch).
 func (f *FSM) Restore(source io.ReadCloser) error {
 	if f.failure != nil {
 		return fmt.Errorf("no restore into a stopped state machine: %w", f.failure)
@@ -28,7 +27,8 @@ func (f *FSM) Restore(source io.ReadCloser) error {
 		return err
 	}
 	if header.index < f.index {
-		return fmt.Errorf("%w: it is of index %d, and index %d is applied here", ErrOlderSnapshot, header.index, f.index)
+		f.logger.Info("snapshot is older than the state, which stays", "index", header.index, "applied", f.index)
+		return nil
 	}
 	f.mu.Lock()
 	f.registry.Store(reg)

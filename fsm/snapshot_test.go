@@ -109,22 +109,36 @@ func TestSnapshot_RoundTrip(t *testing.T) {
 	sameState(t, h, empty)
 }
 
-// A snapshot that was long under way does not take the state back.
-func TestRestore_RefusesAnOlderState(t *testing.T) {
+// A snapshot that was long under way does not take the state back, and what raft gives
+// again behind it is not applied again.
+func TestRestore_OlderThanTheState(t *testing.T) {
 	log := writeScript(1, 400)
 	f, _ := newFSM(t)
 	f.ApplyBatch(log[:200])
 	older := persist(t, f)
-	f.ApplyBatch(log[200:])
-	same := persist(t, f)
+	f.ApplyBatch(log[200:300])
 	want, _ := newFSM(t)
-	want.ApplyBatch(log)
-	if err := restore(f, older); !errors.Is(err, ErrOlderSnapshot) {
+	want.ApplyBatch(log[:300])
+	if err := restore(f, older); err != nil {
 		t.Errorf("older snapshot: %v", err)
 	}
 	sameState(t, f, want)
-	if err := restore(f, same); err != nil {
-		t.Errorf("snapshot of the same index: %v", err)
+	if n := f.Stats(); n.Restores != 0 {
+		t.Errorf("%+v: the state was kept, nothing was restored", n)
+	}
+	for i, result := range f.ApplyBatch(log[200:350])[:100] {
+		if result != nil {
+			t.Errorf("entry %d again: %v", log[200+i].Index, result)
+		}
+	}
+	f.ApplyBatch(log[350:])
+	want.ApplyBatch(log[300:])
+	sameState(t, f, want)
+	if a, b := f.Stats(), want.Stats(); a.Entries != b.Entries || a.Duplicates != b.Duplicates {
+		t.Errorf("%+v, want %+v", a, b)
+	}
+	if err := restore(f, persist(t, f)); err != nil || f.Stats().Restores != 1 {
+		t.Errorf("snapshot of the same index: %v, %+v", err, f.Stats())
 	}
 	sameState(t, f, want)
 }
