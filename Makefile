@@ -30,6 +30,7 @@ test: libzmq haproxy netns lint unit ## everything a change must pass: gofmt, ve
 
 unit:
 	go test -race -timeout 20m $(GOTESTFLAGS) ./...
+	go test -count=1 -timeout 20m -run '^TestCluster_' ./internal/e2e
 
 lint: libzmq ## gofmt, vet, staticcheck, go mod tidy
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; fi

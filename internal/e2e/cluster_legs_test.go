@@ -34,6 +34,9 @@ type leg struct {
 
 func (g leg) run(t *testing.T) {
 	t.Helper()
+	if raceEnabled && !*long {
+		t.Skip("three replicas with the race detector want a machine for themselves: make unit runs this without it, make e2e GOTESTFLAGS=-race with it")
+	}
 	g.o.Args = append(g.o.Args, clusterArgs...)
 	began := time.Now()
 	c := StartCluster(t, 3, g.o)
