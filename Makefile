@@ -5,11 +5,12 @@ COMMIT      := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 VERSION     ?= 0.1.0-dev
 LDFLAGS      = -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 FUZZTIME    ?= 60s
+SIMRUNS     ?= 200
 LMCACHE     ?= 0.5.6
 GOTESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check unit lint fuzz bench e2e failover visibility demo interop clean libzmq haproxy netns
+.PHONY: help build test check unit lint fuzz sim bench e2e failover visibility demo interop clean libzmq haproxy netns
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +41,9 @@ lint: libzmq ## gofmt, vet, staticcheck, go mod tidy
 
 fuzz: libzmq ## every fuzz target for FUZZTIME (60s)
 	scripts/fuzz.sh $(FUZZTIME)
+
+sim: ## the simulated cluster with SIMRUNS (200) seeds, without the race detector
+	go test -run 'TestSim_' -timeout 60m $(GOTESTFLAGS) ./cluster -sim.runs $(SIMRUNS)
 
 bench: libzmq ## the benchmarks behind the figures in the docs
 	go test -run '^$$' -bench . -benchmem ./...

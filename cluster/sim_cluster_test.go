@@ -70,6 +70,7 @@ type simOptions struct {
 	delay    time.Duration // of every link, as a base
 	tune     func(*Options)
 	events   bool // the leader opens and closes events
+	wal      bool // the logs are monotonic
 }
 
 // startSim starts the replicas, all of them members from the start.
@@ -105,6 +106,7 @@ func (c *simCluster) add(id string) *simReplica {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := &simReplica{c: c, id: id, host: c.net.Host(id), disk: newSimDisk(c.opts.seed + uint64(len(c.list))<<32)}
+	r.disk.monotonic = c.opts.wal
 	c.list = append(c.list, r)
 	return r
 }

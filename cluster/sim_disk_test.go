@@ -18,14 +18,17 @@ import (
 // the snapshots that had been written and synced. A replica reaches it through a
 // simStore, one for each of its lives.
 type simDisk struct {
-	mu     sync.Mutex
-	rand   *rand.Rand
-	syncs  time.Duration // the longest time that a write takes to be safe
-	stuck  chan struct{} // while not nil, writes wait for it to close
-	log    map[uint64]*raft.Log
-	vars   map[string]string
-	snaps  []*simSnapshot // whole ones, the newest first
-	writer *simStore      // who may write now
+	mu    sync.Mutex
+	rand  *rand.Rand
+	syncs time.Duration // the longest time that a write takes to be safe
+	// monotonic: the log takes entries without a gap only, as raft-wal does, and raft
+	// empties it when it installs a snapshot.
+	monotonic bool
+	stuck     chan struct{} // while not nil, writes wait for it to close
+	log       map[uint64]*raft.Log
+	vars      map[string]string
+	snaps     []*simSnapshot // whole ones, the newest first
+	writer    *simStore      // who may write now
 }
 
 func newSimDisk(seed uint64) *simDisk {
@@ -161,7 +164,13 @@ func (s *simStore) write(w *simWrite, show func()) {
 
 func (s *simStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
+// IsMonotonic is for raft.
+func (s *simStore) IsMonotonic() bool { return s.disk.monotonic }
+
 func (s *simStore) StoreLogs(logs []*raft.Log) error {
+	if last, _ := s.LastIndex(); s.disk.monotonic && last != 0 && logs[0].Index != last+1 {
+		return fmt.Errorf("entry %d behind entry %d", logs[0].Index, last)
+	}
 	w := &simWrite{}
 	for _, l := range logs {
 		c := *l

@@ -40,7 +40,7 @@ func simSeeds(runs int) (first, last uint64) {
 
 func partitionAndHeal(t *testing.T, seed uint64, cycles int) {
 	begin := time.Now()
-	o := simOptions{seed: seed, delay: time.Millisecond, events: true}
+	o := simOptions{seed: seed, delay: time.Millisecond, events: true, wal: seed%2 == 0}
 	c := startSim(t, o)
 	c.load.pace = 2
 	c.mustLead()
