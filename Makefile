@@ -48,7 +48,7 @@ sim: ## the simulated cluster with SIMRUNS (200) seeds, without the race detecto
 bench: libzmq ## the benchmarks behind the figures in the docs
 	go test -run '^$$' -bench . -benchmem ./...
 
-e2e: libzmq netns ## three real replicas under full load, hurt in every way, for long (half an hour)
+e2e: libzmq netns ## three real replicas under full load, hurt in every way, for long (three quarters of an hour)
 	go test -count=1 -timeout 90m -v -run '^TestCluster_' $(GOTESTFLAGS) ./internal/e2e -e2e.long
 
 failover: libzmq ## how long nobody takes a mutation after kill -9 of the leader, and after SIGTERM: 20 times each
