@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -268,6 +269,24 @@ func (l *clusterLoad) store(ctx context.Context, w *simworker.Worker, seed uint6
 		}
 		l.admits.Add(int64(w.StoreKeys(simworker.LocalCPU, randomKeys(rng, n)))) // none while it is frozen
 		done += max(float64(n), due-share/10)
+	}
+}
+
+// growLog stores so much that the log is cut: some megabytes, and then a snapshot on every
+// replica.
+func (l *clusterLoad) growLog() {
+	l.t.Helper()
+	rng := l.random(8)
+	for range 20 {
+		for _, w := range l.churn.Workers() {
+			w.StoreKeys(simworker.LocalCPU, randomKeys(rng, 1000))
+		}
+	}
+	if !l.churn.Flush(60 * time.Second) {
+		l.t.Fatal("what makes the log grow is not sent within 60s")
+	}
+	for _, at := range l.at {
+		l.c.must(at.r, http.StatusOK, "/admin/snapshot", nil)
 	}
 }
 
