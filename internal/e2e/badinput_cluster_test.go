@@ -26,7 +26,6 @@ import (
 type badCluster struct {
 	t  *testing.T
 	c  *Cluster
-	w  *simworker.Worker
 	id string // of the cluster
 
 	leader *Replica
@@ -41,19 +40,7 @@ type badCluster struct {
 func TestBadInput_Cluster(t *testing.T) {
 	b := &badCluster{t: t, c: StartCluster(t, 3, ClusterOptions{Args: []string{"--chunk-size", "16", "--hash", "builtin@0"}})}
 	first := b.c.replicas[0]
-	w, err := simworker.New(simworker.Options{Instance: "good", Pull: first.PullAddr(), Reply: first.ReplyAddr(), ChunkSize: crashChunk})
-	if err == nil {
-		err = w.Start(t.Context())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.w = w
-	t.Cleanup(func() {
-		if err := w.Kill(); err != nil {
-			t.Error(err)
-		}
-	})
+	startWorker(t, first, simworker.Options{Instance: "good"})
 	var s struct {
 		ClusterID string `json:"cluster_id"`
 	}

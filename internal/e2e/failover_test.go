@@ -34,18 +34,7 @@ func BenchmarkFailover_Terminate(b *testing.B) {
 // other two have a leader. p50 and worst are the targets.
 func failover(b *testing.B, p50, worst time.Duration, end func(*Replica)) {
 	c := StartCluster(b, 3, ClusterOptions{Args: []string{"--chunk-size", "16", "--hash", "builtin@0"}})
-	w, err := simworker.New(simworker.Options{Instance: "target", Pull: c.replicas[0].PullAddr(), Reply: c.replicas[0].ReplyAddr(), ChunkSize: crashChunk})
-	if err == nil {
-		err = w.Start(b.Context())
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := w.Kill(); err != nil {
-			b.Error(err)
-		}
-	})
+	startWorker(b, c.replicas[0], simworker.Options{Instance: "target"})
 	var pauses []time.Duration
 	for n := range failovers {
 		leader := c.Await()

@@ -25,18 +25,7 @@ func BenchmarkVisibility(b *testing.B) {
 	c := StartCluster(b, 3, ClusterOptions{Args: []string{"--chunk-size", "16", "--hash", "builtin@0"}})
 	followers := c.Followers()
 	background := backgroundAdmits(b, c, admits)
-	w, err := simworker.New(simworker.Options{Instance: "probe", Pull: followers[0].PullAddr(), Reply: followers[0].ReplyAddr(), ChunkSize: crashChunk, BatchOps: 1})
-	if err == nil {
-		err = w.Start(b.Context())
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := w.Kill(); err != nil {
-			b.Error(err)
-		}
-	})
+	w := startWorker(b, followers[0], simworker.Options{Instance: "probe", BatchOps: 1})
 	third := &client{r: followers[1], http: c.asks}
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
 	var took, lookups []time.Duration
