@@ -9,9 +9,9 @@ import (
 
 // succession has raft look at its leader's silence in time. By itself a follower looks
 // once every one to two heartbeat timeouts, whenever that is, so that a dead leader is
-// noticed after one and a half to two of them; and with pre-vote it takes both followers
-// to notice. Here each looks when the leader has been silent for the timeout and up to a
-// quarter of it, drawn anew each time, so that they rarely stand at the same moment.
+// noticed after one and a half to two of them; and with pre-vote it takes half of the
+// followers to notice. Here each looks when the leader has been silent for the timeout and
+// its place in line, so that no two stand at the same moment and split the votes.
 //
 // It changes when raft looks, not what it finds: the timeout, the pre-vote and the
 // election are raft's. Owner: Node, until stopping.
@@ -24,7 +24,7 @@ func (n *Node) succession() {
 		silent := n.raft.State() == raft.Follower && !last.IsZero() && !last.Equal(looked)
 		wait := timeout / 4
 		if silent && !late {
-			wait = max(0, time.Until(last)+timeout+rand.N(timeout/4))
+			wait = max(0, time.Until(last)+timeout+time.Duration(n.placeInLine())*timeout/8+rand.N(timeout/32))
 		}
 		due := time.Now().Add(wait)
 		select {
@@ -39,6 +39,21 @@ func (n *Node) succession() {
 			n.lookAtLeader()
 		}
 	}
+}
+
+// placeInLine counts the voters before this node in the list of members, which is the same
+// everywhere, without the leader.
+func (n *Node) placeInLine() (place int) {
+	_, leader := n.raft.LeaderWithID()
+	for _, s := range n.configuration().Servers {
+		switch {
+		case s.ID == raft.ServerID(n.id):
+			return place
+		case s.Suffrage == raft.Voter && s.ID != leader:
+			place++
+		}
+	}
+	return place
 }
 
 // lookAtLeader lets raft look at once whether its leader has been silent for too long.
