@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,12 +51,12 @@ func (w *watchedStore) IsMonotonic() bool {
 // write the same index again beside it.
 func (w *watchedStore) call(name string, f func() error) error {
 	start := time.Now()
-	timer := time.AfterFunc(w.limit, func() {
+	hang := watchHang(w.limit, func() {
 		w.fatal(fmt.Errorf("%w: %s on %s has not returned for %v: the disk under it hangs; look at the kernel's log, replace the disk or remount it, and start this replica again",
 			ErrStore, name, w.path, w.limit))
 	})
 	err := guard(f)
-	timer.Stop()
+	hang.stop()
 	took := time.Since(start)
 	w.calls.Add(1)
 	failed := err != nil && !notFound(err)
@@ -74,6 +75,56 @@ func (w *watchedStore) call(name string, f func() error) error {
 		}
 	}
 	return err
+}
+
+// hangLooks is how often a call that does not return is looked at within its limit.
+const hangLooks = 8
+
+// hangWatch tells when a call has not returned while this process ran for the limit. Time
+// alone does not count: a process that is stopped, or a machine that is, finds a call as
+// old as the pause when it goes on, and the disk is well. So it takes that many looks, one
+// after the other, each an eighth of the limit after the one before; a pause is at most one.
+type hangWatch struct {
+	every time.Duration
+	tell  func()
+
+	mu    sync.Mutex
+	timer *time.Timer // nil: the call has returned
+	looks int         // so far
+}
+
+func watchHang(limit time.Duration, tell func()) *hangWatch {
+	h := &hangWatch{every: limit / hangLooks, tell: tell}
+	h.mu.Lock()
+	h.timer = time.AfterFunc(h.every, h.look)
+	h.mu.Unlock()
+	return h
+}
+
+// look is the timer's.
+func (h *hangWatch) look() {
+	if h.hangs() {
+		h.tell()
+	}
+}
+
+func (h *hangWatch) hangs() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer == nil {
+		return false
+	}
+	if h.looks++; h.looks < hangLooks {
+		h.timer.Reset(h.every)
+	}
+	return h.looks == hangLooks
+}
+
+func (h *hangWatch) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.timer.Stop()
+	h.timer = nil
 }
 
 // callOrEnd is for the calls whose error raft answers with a panic. OnFatal has

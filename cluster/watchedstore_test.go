@@ -277,3 +277,33 @@ func TestWatchedStore_NotesTheFirstEntry(t *testing.T) {
 		t.Errorf("an entry that is not written: %v, noted %d times", err, noted-1)
 	}
 }
+
+// A call that is as old as the limit because the process stood still does not hang: that
+// takes looks, not time.
+func TestWatchedStore_PauseIsNoHang(t *testing.T) {
+	told := 0
+	h := watchHang(time.Hour, func() { told++ })
+	for i := range hangLooks {
+		if told != 0 {
+			t.Fatalf("told after %d looks, want %d", i, hangLooks)
+		}
+		h.look()
+	}
+	if told != 1 {
+		t.Errorf("told %d times after %d looks, want once", told, hangLooks)
+	}
+	h.stop()
+	h.look() // a timer that fired as the call returned
+	if told != 1 {
+		t.Error("told of a call that has returned")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		hangs := make(chan time.Duration)
+		h := watchHang(10*time.Second, func() { hangs <- time.Since(began) })
+		if after := <-hangs; after != 10*time.Second {
+			t.Errorf("told after %v, want 10s", after)
+		}
+		h.stop()
+	})
+}

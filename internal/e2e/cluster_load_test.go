@@ -21,6 +21,9 @@ import (
 // long makes the cluster tests what they are before a release: more load for longer.
 var long = flag.Bool("e2e.long", false, "the long form of the cluster tests: 60 s of load in each")
 
+// workerCapacity is how many chunks a worker holds in each location.
+const workerCapacity = 2000
+
 // rates is what a load tries to reach.
 type rates struct {
 	admits   float64 // a second, by all workers together; once they are full each evicts one chunk
@@ -137,7 +140,7 @@ func (l *clusterLoad) fleet(kind string, instances, ranks int, seed uint64) *sim
 	o := simworker.FleetOptions{
 		Instances: instances, Ranks: ranks, Seed: l.seed + seed, Name: l.name + "-" + kind + "-", Parallel: 8,
 		Worker: simworker.Options{
-			IP: l.c.Host(), ChunkSize: crashChunk, Capacity: 2000, MaxQueued: 100_000,
+			IP: l.c.Host(), ChunkSize: crashChunk, Capacity: workerCapacity, MaxQueued: 100_000,
 			HeartbeatEvery: 200 * time.Millisecond, HeartbeatDelay: 20 * time.Millisecond, AnswerTimeout: 2 * time.Second,
 			Sync: simworker.SyncOptions{Delay: -1, Poll: 20 * time.Millisecond, Pause: -1, Retry: 50 * time.Millisecond, Starts: 100},
 		},

@@ -108,10 +108,13 @@ func randomTokens(rng *rand.Rand, chunks int) []int64 {
 	return tokens
 }
 
+// maxKept is how many prompts are kept for each instance, so that none is evicted.
+const maxKept = workerCapacity / keptChunks / 2
+
 // keepOn stores prompts as long as the load goes on.
 func (l *clusterLoad) keepOn(ctx context.Context) {
 	rng := l.random(4)
-	for tick(ctx, 100*time.Millisecond) {
+	for n := 0; n < maxKept*2*len(l.at) && tick(ctx, 100*time.Millisecond); n++ {
 		l.keep(rng)
 	}
 }
