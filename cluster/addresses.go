@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -44,13 +43,11 @@ func (n *Node) announce(ctx context.Context) {
 		}
 		errs = append(errs, fmt.Errorf("node %q: %w", to.ID, err))
 	}
-	if err := errors.Join(errs...); err != nil && n.complain.due(announceComplaint, time.Now()) {
-		n.log.Warn("the cluster does not know this replica by its present addresses yet", "node", n.id,
+	if err := errors.Join(errs...); err != nil {
+		n.complain.add("announce", "the cluster does not know this replica by its present addresses yet", "node", n.id,
 			"peer", want.PeerAddr, "known_peer", string(self.Address), "url", want.URL, "known_url", known.URL, "error", err)
 	}
 }
-
-const announceComplaint = "announce"
 
 // settleAddress makes the cluster know this node, which leads, by the address it has
 // now: in raft's configuration, and in the state, where its URL stands.

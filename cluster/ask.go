@@ -31,8 +31,6 @@ func mustMarshal(v any) []byte {
 	return b
 }
 
-func marshal(v any) ([]byte, error) { return json.Marshal(v) }
-
 // unmarshal reads what another replica asks.
 func unmarshal(body []byte, v any) error {
 	if err := json.Unmarshal(body, v); err != nil {

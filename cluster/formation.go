@@ -250,8 +250,8 @@ func (n *Node) tryToFound(ctx context.Context, s survey) {
 	}
 	slices.SortFunc(candidates, func(a, b Identity) int { return cmp.Compare(a.NodeID, b.NodeID) })
 	switch {
-	case expect <= 1 && (expect < 1 || len(candidates) > 1 || len(s.missing) > 0):
-		n.waitFor("it only joins (--bootstrap-expect=%d) and none of the replicas in --join is in a cluster; %s", expect, s.words(candidates))
+	case expect <= 1 && !n.opts.formsAlone():
+		n.waitFor("it only joins (--bootstrap-expect=%d) and none of the replicas in --join is in a cluster; %s; to form one with others give all of them --bootstrap-expect, to form one alone start it without --join", expect, s.words(candidates))
 	case 2*expect <= total:
 		n.waitFor("--bootstrap-expect=%d of %d replicas could form two clusters: want more than half", expect, total)
 	case len(candidates) < expect:

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -227,21 +228,28 @@ func TestForm_DifferentExpectations(t *testing.T) {
 	})
 }
 
-// Without others to join one expects no one: at once. With others it only joins. With
-// 0 it waits to be added.
+// Without others to join, or by its own URL, a node expects no one: at once. With others
+// it only joins, also by a name that leads to itself: that may be a front, which would
+// have each replica form a cluster of its own. With 0 it waits to be added.
 func TestForm_Alone(t *testing.T) {
 	inTown(t, func(t *testing.T, w *town) {
-		alias := w.house("n1", 1)
-		alias.join = []string{"http://other-name:9000"}
-		w.open["http://other-name:9000"] = alias
-		alias.start()
-		w.together(alias)
+		own := w.house("n1", 1)
+		own.join = []string{"http://n1:9000"}
+		own.start()
+		w.together(own)
 
+		front := w.house("n5", 1)
+		front.join = []string{"http://front:9000"}
+		w.open["http://front:9000"] = front
+		front.start()
 		joins := w.house("n2", 1, "n2", "n3").start()
 		waits := w.house("n4", 0).start()
 		wait(8 * time.Second)
 		if err := joins.node.Ready(); !errors.Is(err, ErrForming) || !strings.Contains(err.Error(), "only joins") || !strings.Contains(err.Error(), "http://n3:9000 (connection refused)") {
 			t.Errorf("one that only joins: %v", err)
+		}
+		if err := front.node.Ready(); !errors.Is(err, ErrForming) || !strings.Contains(err.Error(), "only joins") || !strings.Contains(err.Error(), "start it without --join") {
+			t.Errorf("one that a front leads to itself: %v", err)
 		}
 		if err := waits.node.Ready(); !errors.Is(err, ErrForming) || !strings.Contains(err.Error(), `node_id "n4" and peer_addr "n4:9400"`) {
 			t.Errorf("one that waits: %v", err)
@@ -503,7 +511,7 @@ func TestPromise_ALateWordReleasesNoOther(t *testing.T) {
 			bound.formation.mu.Lock()
 			bound.formation.promise = second
 			bound.formation.mu.Unlock()
-			return marshal(attemptAnswer{GivenUp: true})
+			return json.Marshal(attemptAnswer{GivenUp: true})
 		})
 	}, nil)
 	first := &promise{"c1", who(string(founder.addr()))}

@@ -215,7 +215,7 @@ func (n *Node) answerAttempt(_ context.Context, _ Identity, body []byte) ([]byte
 	}
 	p := n.promised() // before the cluster id: deciding writes that first and removes the promise last
 	on := p != nil && p.Cluster == a.Cluster || n.cluster.current() == a.Cluster
-	return marshal(attemptAnswer{GivenUp: !on})
+	return json.Marshal(attemptAnswer{GivenUp: !on})
 }
 
 // answerAgree gives or refuses this node's word.

@@ -167,15 +167,8 @@ func (n *Node) askCommit() {
 	defer release()
 	begin := time.Now()
 	q := commitQuestion{Applied: n.machine.Applied(), Nodes: n.progress.due(begin)}
-	b, err := json.Marshal(q)
-	if err == nil {
-		b, err = n.callPeer(ctx, to, pathCommit, b)
-	}
 	var a commitAnswer
-	if err == nil {
-		err = json.Unmarshal(b, &a)
-	}
-	if err != nil {
+	if err := n.ask(ctx, to, pathCommit, q, &a); err != nil {
 		if ctx.Err() == nil && !errors.Is(err, ErrNotLeader) {
 			n.log.Debug("the leader does not say what is committed", "node", to.ID, "peer", to.Addr, "error", err)
 		}
@@ -191,8 +184,8 @@ func (n *Node) askCommit() {
 // serveCommit says what is committed, to a follower.
 func (n *Node) serveCommit(_ context.Context, from Identity, body []byte) ([]byte, error) {
 	var q commitQuestion
-	if err := json.Unmarshal(body, &q); err != nil {
-		return nil, fmt.Errorf("%w: question for the commit index: %w", ErrInvalid, err)
+	if err := unmarshal(body, &q); err != nil {
+		return nil, err
 	}
 	term, leads := n.leads()
 	switch {
@@ -202,7 +195,7 @@ func (n *Node) serveCommit(_ context.Context, from Identity, body []byte) ([]byt
 		return nil, fmt.Errorf("%w: this replica was held up for a moment, and another may lead", ErrBusy)
 	}
 	now := time.Now()
-	if n.isMember(from.NodeID) {
+	if _, ok := serverOf(n.configuration(), from.NodeID); ok {
 		n.progress.note(from.NodeID, q.Applied, now)
 	}
 	a := commitAnswer{Term: term, Commit: n.raft.CommitIndex()}

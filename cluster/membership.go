@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -115,7 +116,7 @@ func (n *Node) answerJoin(ctx context.Context, _ Identity, body []byte) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	return marshal(result)
+	return json.Marshal(result)
 }
 
 // join is Join on the goroutine that makes changes.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -42,7 +41,7 @@ type Node struct {
 	changes   chan change
 	pending   pendingChanges
 	certain   atomic.Bool // this node has been a member, and the data directory says so
-	complain  complaints
+	complain  *complaints
 	server    *peerServer
 	client    *peerClient
 	marks     byteMarks
@@ -190,7 +189,7 @@ func start(o Options, p parts) (*Node, error) {
 		life:    life, stop: stop, stopping: life.Done(),
 		gone: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}),
 		proposals: newCounters(), forwards: newCounters(), runID: uuid.NewString(), changes: make(chan change),
-		formation: formation{promise: p.promise}, complain: complaints{log: o.Logger.Named("cluster")},
+		formation: formation{promise: p.promise}, complain: newComplaints(o.Logger.Named("cluster")),
 	}
 	n.client = newPeerClient(p.port)
 	n.server = newPeerServer(p.port, n.log, o.PeerHandlers)
@@ -257,9 +256,8 @@ func (n *Node) startRaft(cache *raft.LogCache) (formed bool, err error) {
 	if err != nil {
 		return false, startError(n.opts.DataDir, p, err)
 	}
-	servers := n.configuration().Servers
-	if len(servers) > 0 && !slices.ContainsFunc(servers, func(s raft.Server) bool { return s.ID == raft.ServerID(n.id) }) {
-		n.log.Warn("this node is not a member of the cluster that its log knows; it cannot vote or lead until it is added", "node", n.id, "members", len(servers))
+	if members := len(n.configuration().Servers); members > 0 && !n.inConfiguration() {
+		n.log.Warn("this node is not a member of the cluster that its log knows; it cannot vote or lead until it is added", "node", n.id, "members", members)
 	}
 	if only, ok := soleVoter(n.configuration()); ok && only.ID == raft.ServerID(n.id) {
 		// A cluster of one need not wait for a leader that nobody else can be: 0.5 to 1 s
@@ -399,12 +397,8 @@ func (n *Node) configuration() raft.Configuration {
 
 // nodeAt is the member at a peer address, "" when there is none.
 func (n *Node) nodeAt(addr string) string {
-	for _, s := range n.configuration().Servers {
-		if string(s.Address) == addr {
-			return string(s.ID)
-		}
-	}
-	return ""
+	s, _ := serverAt(n.configuration(), addr)
+	return string(s.ID)
 }
 
 func soleVoter(c raft.Configuration) (raft.Server, bool) {

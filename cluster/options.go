@@ -88,8 +88,9 @@ type Options struct {
 	Join []string
 	// BootstrapExpect is how many of those must see each other, none of them in a
 	// cluster, to form a new one: more than half of them. 1 forms a cluster of one when
-	// Join names nobody or only this replica, else it only joins. 0 never forms. Only
-	// for a node without data.
+	// Join names nobody or only URL, else it only joins: another name that leads to this
+	// replica may be a front that leads others to themselves. 0 never forms. Only for a
+	// node without data.
 	BootstrapExpect int
 	// Discover asks a REST URL who answers there. Needed with Join.
 	Discover func(ctx context.Context, url string) (Identity, error)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/kvctrl/kvctrl/internal/seldom"
 )
 
 // peerConn is a connection that the port knows of until it closes.
@@ -105,43 +107,22 @@ func (handover) Close() error { return nil }
 // Addr is the port's.
 func (h handover) Addr() net.Addr { return h.addr }
 
+// maxComplaints bounds the kinds that are remembered.
+const maxComplaints = 64
+
 // complaints logs each kind of complaint at most once a minute; the counters have
 // the rest.
 type complaints struct {
-	log  hclog.Logger
-	mu   sync.Mutex
-	last map[string]time.Time
+	log    hclog.Logger
+	limits seldom.Limiter
 }
 
-// maxComplaints bounds the kinds that are remembered; beyond it nothing new is
-// logged until the minute of some is over.
-const maxComplaints = 64
+func newComplaints(log hclog.Logger) *complaints {
+	return &complaints{log: log, limits: seldom.Limiter{Every: time.Minute, Max: maxComplaints}}
+}
 
 func (c *complaints) add(kind, msg string, pairs ...any) {
-	if c.due(kind, time.Now()) {
+	if _, ok := c.limits.Due(kind, time.Now()); ok {
 		c.log.Warn(msg, pairs...)
 	}
-}
-
-func (c *complaints) due(kind string, now time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if last, ok := c.last[kind]; ok && now.Sub(last) < time.Minute {
-		return false
-	}
-	if len(c.last) >= maxComplaints {
-		for k, last := range c.last {
-			if now.Sub(last) >= time.Minute {
-				delete(c.last, k)
-			}
-		}
-		if len(c.last) >= maxComplaints {
-			return false
-		}
-	}
-	if c.last == nil {
-		c.last = map[string]time.Time{}
-	}
-	c.last[kind] = now
-	return true
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -292,26 +291,19 @@ func (n *Node) handlePeerSized(path string, maxBody int, h peerHandler) {
 
 // Paths that only replicas use.
 const (
-	pathIdentity = "/cluster/identity"
-	pathJoin     = "/cluster/join"
-	pathFound    = "/cluster/found/" // and what is below
+	pathJoin  = "/cluster/join"
+	pathFound = "/cluster/found/" // and what is below
 )
 
 // openPath reports whether a path is for nodes that are in no cluster, too.
 func openPath(path string) bool {
-	return slices.Contains([]string{pathIdentity, pathJoin}, path) || strings.HasPrefix(path, pathFound)
+	return path == pathJoin || strings.HasPrefix(path, pathFound)
 }
 
 // peerPaths says what this node answers to others.
 func (n *Node) peerPaths() {
-	n.handlePeer(pathIdentity, n.serveIdentity)
 	n.handlePeerSized(pathPropose, n.opts.MaxEntry, n.servePropose)
 	n.handlePeer(pathReadIndex, n.serveReadIndex)
 	n.handlePeer(pathCommit, n.serveCommit)
 	n.membershipPaths()
-}
-
-// serveIdentity says who this node is, as JSON.
-func (n *Node) serveIdentity(context.Context, Identity, []byte) ([]byte, error) {
-	return json.Marshal(n.Identity())
 }

@@ -3,7 +3,6 @@ package cluster
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -150,7 +149,7 @@ func TestPeerCall_Unreachable(t *testing.T) {
 // may who talks to somebody in none.
 func TestPeerCall_OpenPaths(t *testing.T) {
 	paths := func(n *Node) {
-		for _, path := range []string{pathIdentity, pathJoin, pathFound + "agree", "/cluster/found", "/cluster/secret"} {
+		for _, path := range []string{pathJoin, pathFound + "agree", "/cluster/found", "/cluster/secret"} {
 			n.handlePeer(path, func(context.Context, Identity, []byte) ([]byte, error) { return []byte(path), nil })
 		}
 	}
@@ -162,7 +161,7 @@ func TestPeerCall_OpenPaths(t *testing.T) {
 		name     string
 		from, to testPeer
 	}{{"none to some", out, in}, {"some to none", in, out}, {"none to none", out, out2}} {
-		for path, open := range map[string]bool{pathIdentity: true, pathJoin: true, pathFound + "agree": true, "/cluster/found": false, "/cluster/secret": false, "/rest/pin": false} {
+		for path, open := range map[string]bool{pathJoin: true, pathFound + "agree": true, "/cluster/found": false, "/cluster/secret": false, "/rest/pin": false} {
 			b, err := c.from.callPeer(ctxFor(t, 10*time.Second), c.to.target(), path, nil)
 			var e *PeerError
 			if open && (err != nil || string(b) != path) || !open && (!errors.As(err, &e) || e.Code != codeCluster) {
@@ -328,8 +327,8 @@ func TestPeerServer_Slow(t *testing.T) {
 			answered   bool
 		}{
 			{"nothing", "", helloTimeout, false},
-			{"half a header", "POST /cluster/identity HTT", helloTimeout, false},
-			{"half a body", "POST /cluster/identity HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", peerBodyTimeout, true},
+			{"half a header", "POST /cluster/join HTT", helloTimeout, false},
+			{"half a body", "POST /cluster/join HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", peerBodyTimeout, true},
 		} {
 			begin := time.Now()
 			conn, err := q.dial(context.Background(), streamHTTP, "peer1:9400", "n1")
@@ -357,14 +356,10 @@ func TestNode_Identity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCluster(t, 2, nil)
 		c.mustLead()
-		b, err := c.nodes[0].callPeer(context.Background(), peerTarget{"n2", "peer2:9400"}, pathIdentity, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got Identity
+		got, err := c.nodes[0].look(context.Background(), peerTarget{"n2", "peer2:9400"})
 		want := Identity{NodeID: "n2", PeerAddr: "peer2:9400", URL: "http://n2:9000", ClusterID: "in-memory"}
-		if err := json.Unmarshal(b, &got); err != nil || got != want || c.nodes[1].Identity() != want {
-			t.Errorf("identity %s, %v, want %+v", b, err, want)
+		if err != nil || got.Identity != want || c.nodes[1].Identity() != want {
+			t.Errorf("identity %+v, %v, want %+v", got.Identity, err, want)
 		}
 		c.stop()
 	})

@@ -64,7 +64,7 @@ type peerPort struct {
 
 	refused      atomic.Uint64 // accepted connections that were closed before their use
 	dialsRefused atomic.Uint64 // dials that the other end refused
-	warned       complaints
+	warned       *complaints
 
 	mu        sync.Mutex
 	closed    bool
@@ -116,7 +116,7 @@ func listenPeers(ctx context.Context, c peerPortConfig) (*peerPort, error) {
 		p.addr = peerAddr(c.advertise)
 	}
 	p.toRaft, p.toHTTP = newHandover(p.life.Done(), p.addr), newHandover(p.life.Done(), p.addr)
-	p.warned.log = c.log
+	p.warned = newComplaints(c.log)
 	if c.tls == nil {
 		if host, _, err := net.SplitHostPort(l.Addr().String()); err == nil {
 			if ip := net.ParseIP(host); ip != nil && !ip.IsLoopback() {

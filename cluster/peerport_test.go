@@ -388,22 +388,12 @@ func TestRaftTransport_HeartbeatsTakeTheMainLoop(t *testing.T) {
 
 func TestComplaints(t *testing.T) {
 	var log strings.Builder
-	c := complaints{log: hclog.New(&hclog.LoggerOptions{Output: &log})}
+	c := newComplaints(hclog.New(&hclog.LoggerOptions{Output: &log}))
 	for range 100 {
 		c.add("a", "strange")
 	}
 	c.add("b", "odd")
 	if n, m := strings.Count(log.String(), "strange"), strings.Count(log.String(), "odd"); n != 1 || m != 1 {
 		t.Errorf("%d and %d lines, want 1 of each within a minute", n, m)
-	}
-	now := time.Now()
-	for i := range 2 * maxComplaints {
-		c.due(strings.Repeat("x", i+2), now)
-	}
-	if len(c.last) != maxComplaints {
-		t.Errorf("%d kinds are remembered, want %d", len(c.last), maxComplaints)
-	}
-	if !c.due("a", now.Add(2*time.Minute)) || !c.due("new", now.Add(2*time.Minute)) {
-		t.Error("nothing is said after the minute")
 	}
 }

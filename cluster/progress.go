@@ -1,11 +1,8 @@
 package cluster
 
 import (
-	"slices"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 // progressTick is how often a follower has the leader's list of how far all are.
@@ -105,8 +102,4 @@ func (n *Node) describe(s *NodeStatus, leading bool, now time.Time) {
 		return // does not take heartbeats, whatever it says
 	}
 	s.Reachable = ptr(ago <= n.contactLimit())
-}
-
-func (n *Node) isMember(id string) bool {
-	return slices.ContainsFunc(n.configuration().Servers, func(s raft.Server) bool { return s.ID == raft.ServerID(id) })
 }

@@ -2,11 +2,12 @@ package cluster
 
 import (
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/kvctrl/kvctrl/internal/seldom"
 )
 
 // quietFor is for how long raft's errors about one peer that does not answer are left
@@ -24,30 +25,21 @@ var repetitive = map[string]bool{
 // Concurrency: any goroutine.
 type quietLogger struct {
 	hclog.Logger
-	mu   sync.Mutex
-	last map[string]time.Time // by message and peer
+	limits seldom.Limiter // by message and peer
 }
 
 func newQuietLogger(l hclog.Logger) *quietLogger {
-	return &quietLogger{Logger: l, last: map[string]time.Time{}}
+	return &quietLogger{Logger: l, limits: seldom.Limiter{Every: quietFor, Max: maxComplaints}}
 }
 
 // Error logs an error unless the same was said of the same peer a short while ago.
 func (l *quietLogger) Error(msg string, args ...any) {
-	if repetitive[msg] && l.repeated(msg+" "+peerIn(args), time.Now()) {
-		return
+	if repetitive[msg] {
+		if _, ok := l.limits.Due(msg+" "+peerIn(args), time.Now()); !ok {
+			return
+		}
 	}
 	l.Logger.Error(msg, args...)
-}
-
-func (l *quietLogger) repeated(what string, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if last, said := l.last[what]; said && now.Sub(last) < quietFor {
-		return true
-	}
-	l.last[what] = now
-	return false
 }
 
 // peerIn is the peer that raft's arguments name.

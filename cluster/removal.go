@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -96,7 +97,7 @@ func (n *Node) answerMember(_ context.Context, from Identity, _ []byte) ([]byte,
 	if leads {
 		a.Term = term // and if leadership is lost meanwhile, it was true then
 	}
-	return marshal(a)
+	return json.Marshal(a)
 }
 
 func (n *Node) standingOf(ctx context.Context, to peerTarget) (standing, error) {

@@ -29,7 +29,7 @@ func TestSim_HeartbeatsTakeTheMainLoop(t *testing.T) {
 			var answer raft.AppendEntriesResponse
 			err := other.parts.transport.AppendEntries(raft.ServerID(leader.NodeID()), leader.parts.transport.LocalAddr(), &raft.AppendEntriesRequest{
 				RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(other.NodeID()), Addr: []byte(other.PeerAddr())},
-				Term:      term, Leader: []byte(other.PeerAddr()),
+				Term:      term,
 			}, &answer)
 			if err != nil || answer.Term != term {
 				t.Fatalf("heartbeat: %+v, %v", answer, err)
@@ -62,7 +62,7 @@ func TestSim_HeartbeatsWaitForTheMainLoop(t *testing.T) {
 		var answer raft.AppendEntriesResponse
 		err := leader.parts.transport.AppendEntries(raft.ServerID(follower.NodeID()), follower.parts.transport.LocalAddr(), &raft.AppendEntriesRequest{
 			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.NodeID()), Addr: []byte(leader.PeerAddr())},
-			Term:      leader.Term(), Leader: []byte(leader.PeerAddr()),
+			Term:      leader.Term(),
 		}, &answer)
 		if err == nil {
 			t.Errorf("heartbeat answered after %v: %+v", time.Since(begin), answer)

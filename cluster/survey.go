@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,7 +28,7 @@ type sighting struct {
 const lookPath = "/cluster/found/look"
 
 func (n *Node) answerLook(context.Context, Identity, []byte) ([]byte, error) {
-	return marshal(n.sighting())
+	return json.Marshal(n.sighting())
 }
 
 func (n *Node) sighting() sighting {

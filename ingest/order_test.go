@@ -224,10 +224,8 @@ func TestComplaints_NameThePeer(t *testing.T) {
 	}
 	r.push().raw([]byte{0xc1}, []byte{0xc1})
 	eventually(t, "all are counted", func() bool { return r.badFrames() == 5 })
-	r.s.complaints.mu.Lock()
-	defer r.s.complaints.mu.Unlock()
-	said := r.s.complaints.last["127.0.0.1"]
-	if said == nil || said.suppressed != 4 || len(r.s.complaints.last) != 1 {
-		t.Errorf("complaints %v, want one about 127.0.0.1 with 4 suppressed", r.s.complaints.last)
+	suppressed, ok := r.s.complaints.Due("127.0.0.1", time.Now().Add(complaintPause))
+	if !ok || suppressed != 4 || r.s.complaints.Len() != 1 {
+		t.Errorf("%d complaints suppressed about 127.0.0.1 (%v), and %d senders; want 4, and nobody else", suppressed, ok, r.s.complaints.Len())
 	}
 }

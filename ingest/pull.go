@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	zmq "github.com/pebbe/zmq4"
 
@@ -213,8 +214,14 @@ func (s *Server) refused(m lmcache.Message, from, socket string, err error) {
 	}
 }
 
+const (
+	// complaintPause is between two lines about one sender; maxSenders are remembered.
+	complaintPause = time.Minute
+	maxSenders     = 1024
+)
+
 func (s *Server) complain(from, msg string, args ...any) {
-	if suppressed, ok := s.complaints.about(from, s.opts.Now()); ok {
+	if suppressed, ok := s.complaints.Due(from, s.opts.Now()); ok {
 		s.logger.Warn(msg, append(args, "peer", from, "suppressed", suppressed)...)
 	}
 }

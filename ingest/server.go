@@ -11,6 +11,7 @@ import (
 	zmq "github.com/pebbe/zmq4"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kvctrl/kvctrl/internal/seldom"
 	"github.com/kvctrl/kvctrl/internal/zmqwake"
 	"github.com/kvctrl/kvctrl/lmcache"
 	"github.com/kvctrl/kvctrl/registry"
@@ -25,7 +26,7 @@ type Server struct {
 	stats  *counters
 	queue  *batcher
 
-	complaints complaints
+	complaints seldom.Limiter // about each sender
 	notes      notes
 	slots      syncSlots
 	questions  chan slotAsked // to the leader, from command to askSlots
@@ -54,7 +55,8 @@ type Ports struct {
 func New(o Options) *Server {
 	o = o.withDefaults()
 	s := &Server{opts: o, logger: o.Logger, stats: newCounters(), slots: syncSlots{max: o.MaxSyncs},
-		questions: make(chan slotAsked, maxSlotQuestions)}
+		complaints: seldom.Limiter{Every: complaintPause, Max: maxSenders},
+		questions:  make(chan slotAsked, maxSlotQuestions)}
 	s.queue = newBatcher(o, s.stats)
 	return s
 }

@@ -39,31 +39,6 @@ func TestHeartbeatURL(t *testing.T) {
 	}
 }
 
-func TestComplaints_OneAMinutePerSender(t *testing.T) {
-	var c complaints
-	t0 := time.Unix(1000, 0)
-	say := func(sender string, after time.Duration, wantOK bool, wantSuppressed int) {
-		t.Helper()
-		if n, ok := c.about(sender, t0.Add(after)); ok != wantOK || n != wantSuppressed {
-			t.Errorf("about %s after %v: %v with %d suppressed, want %v with %d", sender, after, ok, n, wantOK, wantSuppressed)
-		}
-	}
-	say("a", 0, true, 0)
-	say("a", time.Second, false, 0)
-	say("a", 59*time.Second, false, 0)
-	say("b", time.Second, true, 0)
-	say("a", 60*time.Second, true, 2)
-	say("a", 61*time.Second, false, 0)
-	for i := range 2 * maxSenders {
-		c.about(fmt.Sprint(i), t0)
-	}
-	if len(c.last) > maxSenders+1 {
-		t.Errorf("%d senders are remembered, want at most %d", len(c.last), maxSenders+1)
-	}
-	say("new", 0, false, 0) // shares a place with all others beyond the bound
-	say("new", 2*time.Minute, true, 0)
-}
-
 func TestSyncSlots(t *testing.T) {
 	t0 := time.Unix(1000, 0)
 	owes := map[registry.WorkerRef]bool{ref("a"): true, ref("b"): true, ref("c"): true}

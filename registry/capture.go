@@ -19,7 +19,7 @@ func (r *Registry) capture() (State, []*index.Holder[*stream]) {
 		Gaps:       r.gaps,
 		Late:       r.late,
 		LastNumber: r.lastNumber,
-		Members:    r.memberList(),
+		Members:    r.members.all(),
 		Sessions:   r.sessionList(),
 	}
 	for _, inst := range r.instances {

@@ -50,10 +50,10 @@ func NewLoader(st State, opts Options) (*Loader, error) {
 		return nil, err
 	}
 	for _, m := range st.Members {
-		if _, twice := r.members[m.NodeID]; twice {
+		if _, twice := r.members.find(m.NodeID); twice {
 			return nil, damaged("member %q appears twice", m.NodeID)
 		}
-		r.members[m.NodeID] = m
+		r.members.put(m)
 	}
 	for _, s := range st.Sessions {
 		if _, twice := r.sessions[s.ID]; twice {

@@ -32,7 +32,7 @@ type Registry struct {
 	workers    map[WorkerRef]*worker
 
 	events   eventLog
-	members  map[string]Member
+	members  memberSet
 	sessions map[SessionID]session
 
 	instanceSlots, workerSlots, streamSlots slots
@@ -50,7 +50,6 @@ func New(opts Options) *Registry {
 		idx:      index.New[*stream](index.Options{Shards: opts.Shards}),
 		byID:     make(map[string]*instance),
 		workers:  make(map[WorkerRef]*worker),
-		members:  make(map[string]Member),
 		sessions: make(map[SessionID]session),
 	}
 	r.events.init()

@@ -1,10 +1,5 @@
 package registry
 
-import (
-	"cmp"
-	"slices"
-)
-
 // BeginTerm notes a new leader and closes what earlier leaders left open: nobody
 // else may send those commands, and nobody knows what became of them. It returns
 // the ids of the events it interrupted, oldest first. A term that is not newer than
@@ -18,36 +13,6 @@ func (r *Registry) BeginTerm(t TermBegin) (interrupted []string) {
 	}
 	r.term, r.leader = t.Term, t.Node
 	return r.events.interrupt(t.Term, t.At, r.opts)
-}
-
-// SetMember adds a replica, or brings its addresses up to date.
-func (r *Registry) SetMember(m Member) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.members[m.NodeID] = m
-}
-
-// RemoveMember forgets a replica.
-func (r *Registry) RemoveMember(nodeID string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.members, nodeID)
-}
-
-// Members returns the replicas by node id.
-func (r *Registry) Members() []Member {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.memberList()
-}
-
-func (r *Registry) memberList() []Member {
-	out := make([]Member, 0, len(r.members))
-	for _, m := range r.members {
-		out = append(out, m)
-	}
-	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.NodeID, b.NodeID) })
-	return out
 }
 
 // Term returns the current term and the node that leads it; 0 before the first.
