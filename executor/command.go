@@ -68,9 +68,9 @@ func (c *Command) tokens() []lmcache.Token {
 	return *c.Tokens
 }
 
-// fingerprint tells commands apart that share an event id. Deadline and Detach are
+// Fingerprint tells commands apart that share an event id. Deadline and Detach are
 // not part of what a command is.
-func (c *Command) fingerprint() [16]byte {
+func (c Command) Fingerprint() [16]byte {
 	h := sha256.New()
 	text(h, string(c.Kind), c.Source.Instance, c.Source.Location, c.Dest.Instance, c.Dest.Location, c.Method)
 	flags := byte(0)

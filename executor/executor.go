@@ -186,7 +186,7 @@ func (e *Executor) Do(ctx context.Context, c Command) (registry.Event, error) {
 // start returns the run of a command: a new one, or the one that its event id stands
 // for already.
 func (e *Executor) start(c Command) (*run, error) {
-	fingerprint := c.fingerprint()
+	fingerprint := c.Fingerprint()
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -256,6 +256,20 @@ func settled(c Command, fingerprint [16]byte, ev registry.Event) (*run, error) {
 	}
 	close(r.done)
 	return r, nil
+}
+
+// Recorded gives what Do would of a command whose event has ended, from a replica's own
+// state, whoever leads. False while there is no such event, or it is not over.
+func Recorded(reg *registry.Registry, c Command) (ev registry.Event, known bool, err error) {
+	ev, ok := reg.Event(c.EventID)
+	if !ok || !ev.State.Final() {
+		return registry.Event{}, false, nil
+	}
+	r, err := settled(c, c.Fingerprint(), ev)
+	if err != nil {
+		return ev, true, err
+	}
+	return ev, true, r.err
 }
 
 // carryOut is steps 2 to 6 of the package's comment.

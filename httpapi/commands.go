@@ -90,16 +90,27 @@ func (s *Server) command(build func(values) (executor.Command, error)) mutator {
 		}
 		m.eventID = c.EventID
 		m.act = func(ctx context.Context) (int, any, error) { return s.execute(ctx, c) }
+		m.recorded = func() (status int, body any, known bool, err error) {
+			reg := s.opts.State.Registry()
+			ev, known, err := executor.Recorded(reg, located(reg, c))
+			if !known {
+				return 0, nil, false, nil
+			}
+			status, body, err = answerOf(c, ev, err)
+			return status, body, true, err
+		}
 		return m, nil
 	}
 }
 
 // execute carries a command out. Its outcome is the answer, or with Detach the event's id.
 func (s *Server) execute(ctx context.Context, c executor.Command) (status int, body any, err error) {
-	reg := s.opts.State.Registry()
-	c.Source.Location = locationOf(reg, c.Source)
-	c.Dest.Location = locationOf(reg, c.Dest)
-	ev, err := s.opts.Executor.Do(ctx, c)
+	ev, err := s.opts.Executor.Do(ctx, located(s.opts.State.Registry(), c))
+	return answerOf(c, ev, err)
+}
+
+// answerOf is the answer to a command of which the executor says this.
+func answerOf(c executor.Command, ev registry.Event, err error) (status int, body any, _ error) {
 	switch {
 	case c.Detach && accepted(err):
 		return http.StatusAccepted, struct {
@@ -151,6 +162,13 @@ var aliases = map[string]string{
 	"local_disk": "LocalDiskBackend",
 	"remote":     "RemoteBackend",
 	"p2p":        "P2PBackend",
+}
+
+// located is a command with its aliases resolved.
+func located(reg *registry.Registry, c executor.Command) executor.Command {
+	c.Source.Location = locationOf(reg, c.Source)
+	c.Dest.Location = locationOf(reg, c.Dest)
+	return c
 }
 
 // locationOf resolves an alias, unless the instance has a location of that very name.

@@ -509,6 +509,44 @@ func TestForward_BusyAfterALostAnswer(t *testing.T) {
 	}
 }
 
+// TestForward_LostAnswerOnRecord: an answer that is lost, and nobody to ask for it any more,
+// is read from the log as far as it has arrived here.
+func TestForward_LostAnswerOnRecord(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		ends   registry.EventState // "": it runs on
+		kind   registry.CommandKind
+		status int
+		words  string
+	}{
+		{"done", registry.EventDone, registry.CommandClear, 200, `{"event_id":"e1","num_tokens":7}`},
+		{"interrupted", registry.EventInterrupted, registry.CommandClear, 502, `"status":"interrupted"`},
+		{"not over", "", registry.CommandClear, 503, `"code":"unknown_outcome","event_id":"e1"`},
+		{"of another command", registry.EventDone, registry.CommandPin, 409, `"code":"conflict"`},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			two := newSeveral(t, 2)
+			reg := two.rigs[1].state.Registry()
+			two.rigs[1].node.toLeader = roundTripper(func(req *http.Request) (*http.Response, error) {
+				two.lead.Store(-1)
+				source := registry.Target{Instance: "a", Location: "l"}
+				create := registry.EventCreate{ID: "e1", Kind: c.kind, Source: source, At: 10, Fingerprint: executor.Command{Kind: registry.CommandClear, Source: source}.Fingerprint()}
+				reg.CreateEvent(create)
+				if c.ends != "" {
+					if err := reg.FinishEvent(registry.EventFinish{ID: "e1", State: c.ends, NumTokens: 7, At: 12, Cause: string(executor.CauseInterrupted)}); err != nil {
+						t.Error(err)
+					}
+				}
+				return nil, io.ErrUnexpectedEOF
+			})
+			w := two.rigs[1].post("/clear", clearE1)
+			if w.Code != c.status || !strings.Contains(w.Body.String(), c.words) {
+				t.Errorf("%s: %d %s", c.name, w.Code, w.Body)
+			}
+		})
+	}
+}
+
 // TestForward_WhyNobodyTookIt: a leader that is known and cannot be reached is not a
 // cluster without one.
 func TestForward_WhyNobodyTookIt(t *testing.T) {

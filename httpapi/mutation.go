@@ -46,6 +46,9 @@ type mutation struct {
 	// act does it on this replica. The answer's status and body, or why not: then nothing
 	// has been done, but for what the error's code leaves open (standingOf).
 	act func(ctx context.Context) (status int, body any, err error)
+	// recorded is what this replica's state says of a command that has ended, as act would
+	// give it; nil for what leaves no record. False while nothing is known.
+	recorded func() (status int, body any, known bool, err error)
 }
 
 // defaultHold is how long a mutation waits for a leader when it names no timeout: two
@@ -161,11 +164,11 @@ func (s *Server) carryOut(r *http.Request, rt route, m *mutation, body []byte) (
 		}
 		switch {
 		case r.Context().Err() != nil:
-			return nil, t.cutShort(r.Context().Err())
+			return t.cutShort(r.Context().Err())
 		case t.unsure != nil && !now.Before(t.deadline):
-			return nil, t.unclear(codeTimeout, fmt.Sprintf("is not known to be done after %s (%v)", m.longest, t.unsure))
+			return t.unclear(codeTimeout, fmt.Sprintf("is not known to be done after %s (%v)", m.longest, t.unsure))
 		case t.unsure != nil && (!m.repeats || !now.Before(leaderBy)):
-			return nil, t.unclear(codeUnknownOutcome, fmt.Sprintf("may have been done, its answer was lost (%v)", t.unsure))
+			return t.unclear(codeUnknownOutcome, fmt.Sprintf("may have been done, its answer was lost (%v)", t.unsure))
 		case errors.Is(err, cluster.ErrStopped) && !now.Before(leaderBy):
 			return nil, err
 		case !now.Before(leaderBy):
@@ -174,7 +177,7 @@ func (s *Server) carryOut(r *http.Request, rt route, m *mutation, body []byte) (
 		select {
 		case <-time.After(pause/2 + rand.N(pause)):
 		case <-r.Context().Done():
-			return nil, t.cutShort(r.Context().Err())
+			return t.cutShort(r.Context().Err())
 		}
 	}
 }
@@ -246,18 +249,27 @@ func (m *mutation) problem(c code, state registry.EventState, detail string) err
 	return &problem{code: c, event: &registry.Event{ID: m.eventID, State: state}, detail: detail}
 }
 
-// unclear is the answer when no attempt has brought one. What the log says of the event
-// here may be old, and is better than nothing.
-func (t *trial) unclear(c code, detail string) error {
-	ev, _ := t.server.opts.State.Registry().Event(t.mutation.eventID)
-	return t.mutation.problem(c, ev.State, t.mutation.what+" "+detail)
+// unclear is the answer when no attempt has brought one: the outcome if the log has it by
+// now, as far as it has arrived here, else that it is not known.
+func (t *trial) unclear(c code, detail string) (reply, error) {
+	m := t.mutation
+	if m.recorded != nil {
+		if status, body, known, err := m.recorded(); known {
+			if err != nil {
+				return nil, err
+			}
+			return t.server.jsonReply(status, body), nil
+		}
+	}
+	ev, _ := t.server.opts.State.Registry().Event(m.eventID)
+	return nil, m.problem(c, ev.State, m.what+" "+detail)
 }
 
 // cutShort is the answer when the request's context has ended: the client has gone, or
 // this replica is stopping.
-func (t *trial) cutShort(err error) error {
+func (t *trial) cutShort(err error) (reply, error) {
 	if t.server.life.Err() != nil && t.unsure != nil {
 		return t.unclear(codeUnknownOutcome, "may have been done, and this replica is stopping")
 	}
-	return err
+	return nil, err
 }
