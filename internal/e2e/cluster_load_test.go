@@ -19,7 +19,7 @@ import (
 )
 
 // long makes the cluster tests what they are before a release: more load for longer.
-var long = flag.Bool("e2e.long", false, "the long form of the cluster tests: 60 s of load in each")
+var long = flag.Bool("e2e.long", false, "the long form of the cluster tests: each hurts its cluster several times, with more load around it")
 
 // workerCapacity is how many chunks a worker holds in each location.
 const workerCapacity = 2000
@@ -77,6 +77,7 @@ type clusterLoad struct {
 	admits              atomic.Int64
 	lookups             []lookupFigures // of each replica
 	reads, readFailures atomic.Int64    // of registers and events
+	hits                atomic.Int64    // reads that found some of a register
 
 	mu         sync.Mutex
 	now        []register // that each of regs writes

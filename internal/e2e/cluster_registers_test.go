@@ -172,6 +172,9 @@ func (l *clusterLoad) readRegister(ctx context.Context, i int, reg register, how
 	by := fmt.Sprintf("%s read on replica %d asked at %.3fs, staleness %q", how.consistency, i, time.Duration(call).Seconds(), told)
 	l.registers.add(reg.name, registerRead{by}, hits[reg.instance]/crashChunk, since, end)
 	l.reads.Add(1)
+	if hits[reg.instance] > 0 {
+		l.hits.Add(1)
+	}
 	return nil
 }
 

@@ -211,9 +211,12 @@ func awaitClosed(conn net.Conn, limit time.Duration) error {
 	if err := conn.SetReadDeadline(time.Now().Add(limit)); err != nil {
 		return err
 	}
-	_, err := conn.Read(make([]byte, 1))
+	n, err := conn.Read(make([]byte, 1))
 	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	switch {
+	case n > 0:
+		return errors.New("something arrived on a connection that should be closed")
+	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("the connection is still open after %s", limit)
 	}
 	return nil
