@@ -55,13 +55,8 @@ func TestCluster_BadInput(t *testing.T) {
 	t.Run("join", b.join)
 	t.Run("leave", b.leave)
 	t.Run("foreign", b.foreign)
-	for i, r := range b.c.replicas {
-		log := r.Log()
-		for _, word := range []string{"panic", "DATA RACE", "goroutine 1 [", "bug:"} {
-			if strings.Contains(log, word) {
-				t.Errorf("the log of replica %d has %q", i, word)
-			}
-		}
+	for _, r := range b.c.replicas {
+		wantNoFaults(t, r)
 	}
 	t.Logf("%d cases", b.tries)
 }

@@ -45,6 +45,17 @@ func startOnce(t *testing.T, env []string, args ...string) (code int, output str
 	return cmd.ProcessState.ExitCode(), out.String()
 }
 
+// wantNoFaults looks for faults of ours in the log of a replica.
+func wantNoFaults(t *testing.T, r *Replica) {
+	t.Helper()
+	log := r.Log()
+	for _, word := range []string{"panic", "DATA RACE", "goroutine 1 [", "bug:"} {
+		if strings.Contains(log, word) {
+			t.Errorf("the log of the replica on %s has %q", r.PeerAddr(), word)
+		}
+	}
+}
+
 // wantEnd holds an end against what it must say: in its last line, for people.
 func wantEnd(t *testing.T, code int, output string, wantCode int, words ...string) {
 	t.Helper()

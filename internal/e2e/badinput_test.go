@@ -123,20 +123,8 @@ func newBadBench(t *testing.T) *badBench {
 // worker starts a simulated worker without heartbeats; the test's cleanup stops it.
 func (b *badBench) worker(t *testing.T, o simworker.Options) *simworker.Worker {
 	t.Helper()
-	o.Pull, o.Reply, o.ChunkSize, o.Context = b.r.PullAddr(), b.r.ReplyAddr(), crashChunk, b.zctx
-	w, err := simworker.New(o)
-	if err == nil {
-		err = w.Start(t.Context())
-	}
-	if err != nil {
-		t.Fatalf("worker %s: %v", o.Instance, err)
-	}
-	t.Cleanup(func() {
-		if err := w.Kill(); err != nil {
-			t.Error(err)
-		}
-	})
-	return w
+	o.Context = b.zctx
+	return startWorker(t, b.r, o)
 }
 
 func (b *badBench) goodLookup() error {
@@ -291,12 +279,7 @@ func (b *badBench) end(t *testing.T) {
 	if code := b.r.Terminate(); code != 0 {
 		t.Errorf("SIGTERM ended the replica with exit code %d, want 0", code)
 	}
-	log := b.r.Log()
-	for _, word := range []string{"panic", "DATA RACE", "goroutine 1 ["} {
-		if strings.Contains(log, word) {
-			t.Errorf("the replica's log has %q", word)
-		}
-	}
+	wantNoFaults(t, b.r)
 	offline := openOffline(t, b.r.DataDir)
 	defer offline.close(t)
 	single := func() int { return 1 }

@@ -3,7 +3,6 @@ package e2e
 import (
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kvctrl/kvctrl/internal/simworker"
@@ -18,10 +17,10 @@ func (l *clusterLoad) settle(drained bool) {
 	t.Helper()
 	l.stop()
 	l.c.Await()
-	l.heartbeats() // those with losses that show are asked for a full sync
-	l.sayMore()
+	awaitHeartbeats(t, l.workers()) // those with losses that show are asked for a full sync
+	sayMore(t, l.workers(), l.random(3))
 	l.shownEverywhere("all that was said")
-	l.heartbeats()
+	awaitHeartbeats(t, l.workers())
 	l.shownEverywhere("all that was said, and what was made good")
 	digest := l.c.Converge()
 
@@ -149,13 +148,8 @@ func (l *clusterLoad) statesHold(told Digest, gaps map[string]bool) {
 			t.Errorf("SIGTERM ended replica %d with exit code %d, want 0", i, code)
 		}
 	}
-	for i, r := range l.c.replicas {
-		log := r.Log()
-		for _, word := range []string{"panic", "DATA RACE", "goroutine 1 [", "bug:"} {
-			if strings.Contains(log, word) {
-				t.Errorf("the log of replica %d has %q", i, word)
-			}
-		}
+	for _, r := range l.c.replicas {
+		wantNoFaults(t, r)
 	}
 	i := l.random(6).IntN(len(l.at))
 	log := openOffline(t, l.at[i].r.DataDir)
@@ -188,7 +182,7 @@ func (l *clusterLoad) report(commands map[string]int, gaps map[string]bool, chec
 	took := l.ended.Sub(l.began).Seconds()
 	admits := float64(l.admits.Load()) / took
 	t.Logf("%.1f s: %.0f admits/s of %.0f asked for, %d commands (%.1f/s): %v, %d registrations, %d workers with losses, %d full syncs",
-		took, admits, l.want.admits, len(l.commands), float64(len(l.commands))/took, commands, len(l.registered), len(gaps), l.syncs())
+		took, admits, l.want.admits, len(l.commands), float64(len(l.commands))/took, commands, len(l.registered), len(gaps), syncsOf(l.workers()))
 	for i := range l.lookups {
 		f := &l.lookups[i]
 		slices.Sort(f.took)
@@ -224,11 +218,4 @@ func part(sorted []time.Duration, q float64) time.Duration {
 		return 0
 	}
 	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))].Round(10 * time.Microsecond)
-}
-
-func (l *clusterLoad) syncs() (n uint64) {
-	for _, w := range l.workers() {
-		n += w.Stats().Syncs
-	}
-	return n
 }

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/kvctrl/kvctrl/internal/simworker"
 )
 
 // commandPatience is how long a client goes on asking for the outcome of a command.
@@ -30,23 +28,9 @@ func (l *clusterLoad) commandOn(ctx context.Context) {
 	}
 }
 
-// newCommand draws a command to one of the workers made for that.
+// newCommand draws a command to one of the workers made for that, and notes it.
 func (l *clusterLoad) newCommand(rng *rand.Rand, n int) *sentCommand {
-	from := l.cmd.Worker(rng.IntN(3), 0)
-	tokens := randomTokens(rng, 2)
-	from.Store(tokens)
-	s := &sentCommand{id: fmt.Sprintf("%s-%d", l.name, n), worker: from.String()}
-	switch rng.IntN(3) {
-	case 0:
-		s.path, s.body = "/clear", map[string]any{"instance_id": from.Instance(), "location": simworker.LocalCPU}
-	case 1:
-		s.path, s.body = "/pin", map[string]any{"instance_id": from.Instance(), "location": simworker.LocalCPU, "tokens": tokens}
-	default:
-		to := l.cmd.Worker(rng.IntN(3), 0)
-		s.path, s.body = "/move", map[string]any{"old_position": []string{from.Instance(), simworker.LocalCPU},
-			"new_position": []string{to.Instance(), simworker.LocalCPU}, "tokens": tokens, "copy": n%2 == 0}
-	}
-	s.body["event_id"] = s.id
+	s := drawCommand(rng, l.cmd, fmt.Sprintf("%s-%d", l.name, n), n)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.commands = append(l.commands, s)

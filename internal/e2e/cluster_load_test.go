@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -399,40 +398,6 @@ func (l *clusterLoad) shownEverywhere(what string) {
 			return nil
 		})
 	}
-}
-
-// sayMore lets every worker store one more chunk in each location, so that what was lost
-// at the end of a stream shows as a gap.
-func (l *clusterLoad) sayMore() {
-	l.t.Helper()
-	rng := l.random(3)
-	for _, w := range l.workers() {
-		for _, location := range w.Locations() {
-			Eventually(l.t, 60*time.Second, "one more chunk on "+w.String(), func() error {
-				if w.StoreKeys(location, randomKeys(rng, 1)) == 0 {
-					return errors.New("the worker is frozen by a full sync")
-				}
-				return nil
-			})
-		}
-	}
-}
-
-// heartbeats waits until every worker has had two more heartbeats answered.
-func (l *clusterLoad) heartbeats() {
-	l.t.Helper()
-	before := map[string]uint64{}
-	for _, w := range l.workers() {
-		before[w.String()] = w.Stats().Heartbeats
-	}
-	Eventually(l.t, 60*time.Second, "heartbeats", func() error {
-		for _, w := range l.workers() {
-			if n := w.Stats().Heartbeats; n < before[w.String()]+2 {
-				return fmt.Errorf("worker %s had %d answered, %d before", w, n, before[w.String()])
-			}
-		}
-		return nil
-	})
 }
 
 // chunksOf returns the keys of a prompt.

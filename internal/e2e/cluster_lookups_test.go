@@ -100,14 +100,6 @@ func (l *clusterLoad) keep(rng *rand.Rand) *keptPrompt {
 	return k
 }
 
-func randomTokens(rng *rand.Rand, chunks int) []int64 {
-	tokens := make([]int64, chunks*crashChunk)
-	for i := range tokens {
-		tokens[i] = rng.Int64N(128_000)
-	}
-	return tokens
-}
-
 // maxKept is how many prompts are kept for each instance, so that none is evicted.
 const maxKept = workerCapacity / keptChunks / 2
 

@@ -159,9 +159,9 @@ func (l *crashLoad) workers() []*simworker.Worker {
 	return append(append(l.busy.Workers(), l.cmd.Workers()...), l.idle.Workers()...)
 }
 
-// syncs is how many full syncs all workers have done.
-func (l *crashLoad) syncs() (n uint64) {
-	for _, w := range l.workers() {
+// syncsOf is how many full syncs workers have done.
+func syncsOf(workers []*simworker.Worker) (n uint64) {
+	for _, w := range workers {
 		n += w.Stats().Syncs
 	}
 	return n
@@ -173,6 +173,14 @@ func randomKeys(rng *rand.Rand, n int) []lmcache.Key {
 		keys[i] = lmcache.Key(rng.Uint64())
 	}
 	return keys
+}
+
+func randomTokens(rng *rand.Rand, chunks int) []int64 {
+	tokens := make([]int64, chunks*crashChunk)
+	for i := range tokens {
+		tokens[i] = rng.Int64N(128_000)
+	}
+	return tokens
 }
 
 // start begins the load. It goes on until stopChurn and stopAsking.
@@ -222,10 +230,7 @@ func tick(ctx context.Context, d time.Duration) bool {
 func (l *crashLoad) storeAndLook(ctx context.Context, asker int, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 10+uint64(asker)))
 	for n := 0; ctx.Err() == nil; n++ {
-		p := keptPrompt{tokens: make([]int64, keptChunks*crashChunk)}
-		for i := range p.tokens {
-			p.tokens[i] = rng.Int64N(128_000)
-		}
+		p := keptPrompt{tokens: randomTokens(rng, keptChunks)}
 		instance := n % 2
 		p.instance = l.busy.Worker(instance, 0).Instance()
 		for rank := range 2 {
@@ -262,28 +267,30 @@ func (l *crashLoad) chunks(tokens []int64) (keys []lmcache.Key) {
 func (l *crashLoad) command(ctx context.Context, asker int, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 20+uint64(asker)))
 	for n := 0; ctx.Err() == nil; n++ {
-		from := l.cmd.Worker(rng.IntN(3), 0)
-		tokens := make([]int64, 2*crashChunk)
-		for i := range tokens {
-			tokens[i] = rng.Int64N(128_000)
-		}
-		from.Store(tokens)
-		s := &sentCommand{id: fmt.Sprintf("%s-%d-%d", l.name, asker, n), worker: from.String()}
-		switch rng.IntN(3) {
-		case 0:
-			s.path, s.body = "/clear", map[string]any{"instance_id": from.Instance(), "location": simworker.LocalCPU}
-		case 1:
-			s.path, s.body = "/pin", map[string]any{"instance_id": from.Instance(), "location": simworker.LocalCPU, "tokens": tokens}
-		default:
-			to := l.cmd.Worker(rng.IntN(3), 0)
-			s.path, s.body = "/move", map[string]any{"old_position": []string{from.Instance(), simworker.LocalCPU},
-				"new_position": []string{to.Instance(), simworker.LocalCPU}, "tokens": tokens, "copy": n%2 == 0}
-		}
-		s.body["event_id"] = s.id
+		s := drawCommand(rng, l.cmd, fmt.Sprintf("%s-%d-%d", l.name, asker, n), n)
 		if err := l.ask(s); err != nil {
 			return // killed
 		}
 	}
+}
+
+// drawCommand draws a clear, pin or move, the n-th of somebody, to one of three workers.
+func drawCommand(rng *rand.Rand, to *simworker.Fleet, id string, n int) *sentCommand {
+	from := to.Worker(rng.IntN(3), 0)
+	tokens := randomTokens(rng, 2)
+	from.Store(tokens)
+	s := &sentCommand{id: id, worker: from.String()}
+	switch rng.IntN(3) {
+	case 0:
+		s.path, s.body = "/clear", map[string]any{"instance_id": from.Instance(), "location": simworker.LocalCPU}
+	case 1:
+		s.path, s.body = "/pin", map[string]any{"instance_id": from.Instance(), "location": simworker.LocalCPU, "tokens": tokens}
+	default:
+		s.path, s.body = "/move", map[string]any{"old_position": []string{from.Instance(), simworker.LocalCPU},
+			"new_position": []string{to.Worker(rng.IntN(3), 0).Instance(), simworker.LocalCPU}, "tokens": tokens, "copy": n%2 == 0}
+	}
+	s.body["event_id"] = id
+	return s
 }
 
 // ask sends a command and notes it, with its answer if there is one.
@@ -397,13 +404,13 @@ func shown(w *simworker.Worker, view workerView) error {
 	return nil
 }
 
-// sayMore lets every worker store one more chunk in each location, so that what was
-// lost at the end of a stream shows as a gap.
-func (l *crashLoad) sayMore(rng *rand.Rand) {
-	l.t.Helper()
-	for _, w := range l.workers() {
+// sayMore lets workers store one more chunk in each location, so that what was lost at the
+// end of a stream shows as a gap.
+func sayMore(t *testing.T, workers []*simworker.Worker, rng *rand.Rand) {
+	t.Helper()
+	for _, w := range workers {
 		for _, location := range w.Locations() {
-			Eventually(l.t, 20*time.Second, "one more chunk on "+w.String(), func() error {
+			Eventually(t, 60*time.Second, "one more chunk on "+w.String(), func() error {
 				if w.StoreKeys(location, randomKeys(rng, 1)) == 0 {
 					return errors.New("the worker is frozen by a full sync")
 				}
@@ -413,20 +420,15 @@ func (l *crashLoad) sayMore(rng *rand.Rand) {
 	}
 }
 
-// heartbeats returns how many each worker has had answered.
-func (l *crashLoad) heartbeats() map[string]uint64 {
-	out := map[string]uint64{}
-	for _, w := range l.workers() {
-		out[w.String()] = w.Stats().Heartbeats
+// awaitHeartbeats waits until every worker has had two more heartbeats answered.
+func awaitHeartbeats(t *testing.T, workers []*simworker.Worker) {
+	t.Helper()
+	before := map[string]uint64{}
+	for _, w := range workers {
+		before[w.String()] = w.Stats().Heartbeats
 	}
-	return out
-}
-
-// awaitHeartbeats waits until every worker has had two more answered than before.
-func (l *crashLoad) awaitHeartbeats(before map[string]uint64) {
-	l.t.Helper()
-	Eventually(l.t, 20*time.Second, "heartbeats", func() error {
-		for _, w := range l.workers() {
+	Eventually(t, 60*time.Second, "heartbeats", func() error {
+		for _, w := range workers {
 			if n := w.Stats().Heartbeats; n < before[w.String()]+2 {
 				return fmt.Errorf("worker %s had %d answered, %d before", w, n, before[w.String()])
 			}

@@ -108,13 +108,13 @@ func (run *crashRun) round(name string, how killing) {
 		t.Errorf("%s: unfinished snapshots are left after the start: %q", name, left)
 	}
 
-	l.awaitHeartbeats(l.heartbeats())
+	awaitHeartbeats(t, l.workers())
 	l.stopChurn()
 	l.churn.Wait()
-	l.sayMore(run.rng)
+	sayMore(t, l.workers(), run.rng)
 	l.drained("all that was said after the restart")
 	if how.drain { // elsewhere those with losses have had heartbeats until they were synced
-		l.awaitHeartbeats(l.heartbeats())
+		awaitHeartbeats(t, l.workers())
 	}
 
 	run.promptsFound()
@@ -132,7 +132,7 @@ func (run *crashRun) round(name string, how killing) {
 	state := log.sameAsReplays(t, digest, run.rng)
 	run.lossesProven(l, log.loggedOps(t, began.Index), state, gaps)
 	t.Logf("%s: %d prompts, %d commands (under way at the kill: %v), %d registrations, %d operations, %d workers with losses, %d full syncs; log %d to %d, %d snapshots",
-		name, len(l.seen), len(l.commands), cut, len(l.registered), l.busy.Stats().Sent.Operations, len(gaps), l.syncs(), log.first, log.last, len(log.snapshots))
+		name, len(l.seen), len(l.commands), cut, len(l.registered), l.busy.Stats().Sent.Operations, len(gaps), syncsOf(l.workers()), log.first, log.last, len(log.snapshots))
 	log.close(t)
 	run.r.Restart()
 }
