@@ -2,88 +2,23 @@ package cluster
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kvctrl/kvctrl/internal/testcert"
 )
 
-// testCA makes certificates.
-type testCA struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newTestCA(t *testing.T, name string) *testCA {
-	t.Helper()
-	ca := &testCA{t: t, dir: t.TempDir()}
-	ca.key = testKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &ca.key.PublicKey, ca.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ca.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	ca.write("ca.pem", "CERTIFICATE", der)
-	return ca
-}
-
-func testKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func (ca *testCA) write(name, kind string, der []byte) string {
-	ca.t.Helper()
-	path := filepath.Join(ca.dir, name)
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		ca.t.Fatal(err)
-	}
-	return path
-}
-
 // leaf makes a certificate for 127.0.0.1, changed by tune.
-func (ca *testCA) leaf(name string, tune func(*x509.Certificate)) PeerTLS {
-	ca.t.Helper()
-	key := testKey(ca.t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: peerUsages,
-	}
-	if tune != nil {
-		tune(template)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, &key.PublicKey, ca.key)
-	if err != nil {
-		ca.t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		ca.t.Fatal(err)
-	}
-	return PeerTLS{Cert: ca.write(name+".pem", "CERTIFICATE", der), Key: ca.write(name+".key", "PRIVATE KEY", keyDER), CA: filepath.Join(ca.dir, "ca.pem")}
+func leaf(ca *testcert.CA, tune ...func(*x509.Certificate)) PeerTLS {
+	cert, key := ca.Leaf(tune...)
+	return PeerTLS{Cert: cert, Key: key, CA: ca.File}
 }
 
 func usage(u ...x509.ExtKeyUsage) func(*x509.Certificate) {
@@ -102,10 +37,10 @@ func unchecked(t *testing.T, files PeerTLS, ca *x509.CertPool) *peerTLS {
 
 // A cluster forms over mutual TLS and does all that it does without.
 func TestPeerTLS_Cluster(t *testing.T) {
-	ca := newTestCA(t, "peers")
+	ca := testcert.New(t, "peers")
 	c := openCluster(t, 3, func(i int, o *Options) {
 		// A certificate without usages is good for any.
-		o.PeerTLS = ca.leaf(string(rune('a'+i)), usage([][]x509.ExtKeyUsage{peerUsages, peerUsages, nil}[i]...))
+		o.PeerTLS = leaf(ca, usage([][]x509.ExtKeyUsage{peerUsages, peerUsages, nil}[i]...))
 	})
 	leader, others := c.leader()
 	for i, n := range c.nodes {
@@ -137,8 +72,8 @@ func TestPeerTLS_Cluster(t *testing.T) {
 // Who shows another certificate than a replica's own kind is refused, whichever end it
 // is at.
 func TestPeerTLS_Refused(t *testing.T) {
-	ca, other := newTestCA(t, "peers"), newTestCA(t, "others")
-	good, err := loadPeerTLS(ca.leaf("good", nil))
+	ca, other := testcert.New(t, "peers"), testcert.New(t, "others")
+	good, err := loadPeerTLS(leaf(ca))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,12 +84,12 @@ func TestPeerTLS_Refused(t *testing.T) {
 		dialed bool
 	}{
 		{"good", good, true, true},
-		{"client only", unchecked(t, ca.leaf("client", usage(x509.ExtKeyUsageClientAuth)), good.ca), false, false},
-		{"server only", unchecked(t, ca.leaf("server", usage(x509.ExtKeyUsageServerAuth)), good.ca), false, false},
-		{"for code signing", unchecked(t, ca.leaf("code", usage(x509.ExtKeyUsageCodeSigning)), good.ca), false, false},
-		{"of another CA", unchecked(t, other.leaf("other", nil), good.ca), false, false},
-		{"expired", unchecked(t, ca.leaf("old", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), good.ca), false, false},
-		{"for another address", unchecked(t, ca.leaf("elsewhere", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)} }), good.ca), true, false},
+		{"client only", unchecked(t, leaf(ca, usage(x509.ExtKeyUsageClientAuth)), good.ca), false, false},
+		{"server only", unchecked(t, leaf(ca, usage(x509.ExtKeyUsageServerAuth)), good.ca), false, false},
+		{"for code signing", unchecked(t, leaf(ca, usage(x509.ExtKeyUsageCodeSigning)), good.ca), false, false},
+		{"of another CA", unchecked(t, leaf(other), good.ca), false, false},
+		{"expired", unchecked(t, leaf(ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), good.ca), false, false},
+		{"for another address", unchecked(t, leaf(ca, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)} }), good.ca), true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := startPort(t, peerPortConfig{network: tcpNetwork{}, listen: "127.0.0.1:0", tls: good}, "n1", "c")
@@ -189,8 +124,8 @@ func TestPeerTLS_Refused(t *testing.T) {
 
 // Faults of the files are found at the start, in words.
 func TestPeerTLS_Files(t *testing.T) {
-	ca, other := newTestCA(t, "peers"), newTestCA(t, "others")
-	good := ca.leaf("good", nil)
+	ca, other := testcert.New(t, "peers"), testcert.New(t, "others")
+	good := leaf(ca)
 	empty := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -204,9 +139,9 @@ func TestPeerTLS_Files(t *testing.T) {
 		{"no such file", PeerTLS{good.Cert, good.Key, empty + "-not"}, "no such file"},
 		{"no CA in it", PeerTLS{good.Cert, good.Key, empty}, "no certificate"},
 		{"no certificate in it", PeerTLS{empty, good.Key, good.CA}, "certificate"},
-		{"another key", PeerTLS{good.Cert, ca.leaf("second", nil).Key, good.CA}, "does not match"},
-		{"another CA", PeerTLS{good.Cert, good.Key, other.leaf("x", nil).CA}, "refused by the other replicas"},
-		{"for clients only", ca.leaf("client", usage(x509.ExtKeyUsageClientAuth)), "serverAuth and clientAuth"},
+		{"another key", PeerTLS{good.Cert, leaf(ca).Key, good.CA}, "does not match"},
+		{"another CA", PeerTLS{good.Cert, good.Key, leaf(other).CA}, "refused by the other replicas"},
+		{"for clients only", leaf(ca, usage(x509.ExtKeyUsageClientAuth)), "serverAuth and clientAuth"},
 	} {
 		o := testOptions(t, t.TempDir())
 		o.PeerTLS = c.files

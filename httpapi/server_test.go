@@ -3,27 +3,21 @@ package httpapi
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/kvctrl/kvctrl/executor"
+	"github.com/kvctrl/kvctrl/internal/testcert"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -432,11 +426,11 @@ func TestServer_PanicIsA500(t *testing.T) {
 }
 
 func TestServer_TLS(t *testing.T) {
-	dir := t.TempDir()
-	cert, key := writeCertificate(t, dir)
-	r := newRig(t, func(o *Options) { o.TLSCert, o.TLSKey, o.TLSClientCA = cert, key, cert })
+	ca := testcert.New(t, "test")
+	cert, key := ca.Leaf()
+	r := newRig(t, func(o *Options) { o.TLSCert, o.TLSKey, o.TLSClientCA = cert, key, ca.File })
 	_, _ = r.serve()
-	pemBytes, err := os.ReadFile(cert)
+	pemBytes, err := os.ReadFile(ca.File)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -464,34 +458,6 @@ func TestServer_TLS(t *testing.T) {
 		}
 		transport.CloseIdleConnections()
 	}
-}
-
-func writeCertificate(t *testing.T, dir string) (cert, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kvctrl test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalECPrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "EC PRIVATE KEY", Bytes: keyDER}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return cert, key
 }
 
 func TestOptions_Validate(t *testing.T) {

@@ -3,17 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -21,9 +14,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/kvctrl/kvctrl/internal/testcert"
 )
 
 // replica answers requests from a table of bodies by path and keeps what it got.
@@ -246,20 +240,9 @@ func TestStatus_NoLeaderIsAFailure(t *testing.T) {
 
 // TestClient_TLS: replicas that want a certificate of their clients get one.
 func TestClient_TLS(t *testing.T) {
-	cert, key := writeCertificate(t)
-	files := tlsFiles{ca: cert, cert: cert, key: key}
-	security, err := files.config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"event_id":"E","num_tokens":1}`)
-	}))
-	r.TLS = &tls.Config{Certificates: security.Certificates, ClientCAs: security.RootCAs, ClientAuth: tls.RequireAndVerifyClientCert}
-	r.Config.ErrorLog = log.New(io.Discard, "", 0)
-	r.StartTLS()
-	defer r.Close()
-	t.Setenv("KVCTRL_CACERT", cert)
+	url, files := startTLS(t, `{"event_id":"E","num_tokens":1}`)
+	cert, key := files.cert, files.key
+	t.Setenv("KVCTRL_CACERT", files.ca)
 	for _, tt := range []struct {
 		args []string
 		code int
@@ -272,41 +255,32 @@ func TestClient_TLS(t *testing.T) {
 		{[]string{"--cacert", "/nonexistent"}, 2, "/nonexistent"},
 		{[]string{"--cert", key, "--key", key}, 2, "with key"},
 	} {
-		code, _, errs := kvctrld(append([]string{"clear", "i", "--addr", r.URL}, tt.args...)...)
+		code, _, errs := kvctrld(append([]string{"clear", "i", "--addr", url}, tt.args...)...)
 		if code != tt.code || !strings.Contains(errs, tt.text) {
 			t.Errorf("%v: exit %d, %q; want %d with %q", tt.args, code, errs, tt.code, tt.text)
 		}
 	}
 }
 
-// writeCertificate makes one that signs itself, for 127.0.0.1.
-func writeCertificate(t *testing.T) (cert, key string) {
+// startTLS starts what gives one answer to whoever shows a certificate of the same
+// authority as its own.
+func startTLS(t *testing.T, answer string) (url string, files tlsFiles) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca := testcert.New(t, "test")
+	files.ca = ca.File
+	files.cert, files.key = ca.Leaf()
+	security, err := files.config()
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kvctrl test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalECPrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "EC PRIVATE KEY", Bytes: keyDER}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return cert, key
+	r := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, answer)
+	}))
+	r.TLS = &tls.Config{Certificates: security.Certificates, ClientCAs: security.RootCAs, ClientAuth: tls.RequireAndVerifyClientCert}
+	r.Config.ErrorLog = log.New(io.Discard, "", 0)
+	r.StartTLS()
+	t.Cleanup(r.Close)
+	return r.URL, files
 }
 
 func TestCommandLine_Faults(t *testing.T) {

@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
-	"log"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -41,33 +38,21 @@ func TestDiscovery(t *testing.T) {
 
 // TestDiscovery_TLS: replicas that want certificates of their clients get this replica's.
 func TestDiscovery_TLS(t *testing.T) {
-	cert, key := writeCertificate(t)
-	files := tlsFiles{ca: cert, cert: cert, key: key}
-	security, err := files.config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"node_id":"n2"}`)
-	}))
-	r.TLS = &tls.Config{Certificates: security.Certificates, ClientCAs: security.RootCAs, ClientAuth: tls.RequireAndVerifyClientCert}
-	r.Config.ErrorLog = log.New(io.Discard, "", 0)
-	r.StartTLS()
-	defer r.Close()
+	url, files := startTLS(t, `{"node_id":"n2"}`)
 	for _, tt := range []struct {
 		c  config
 		ok bool
-	}{{config{TLSCert: cert, TLSKey: key, TLSCA: cert}, true}, {config{}, false}} {
+	}{{config{TLSCert: files.cert, TLSKey: files.key, TLSCA: files.ca}, true}, {config{}, false}} {
 		d, err := newDiscovery(tt.c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := d.ask(context.Background(), r.URL); (err == nil) != tt.ok || tt.ok && got.NodeID != "n2" {
+		if got, err := d.ask(context.Background(), url); (err == nil) != tt.ok || tt.ok && got.NodeID != "n2" {
 			t.Errorf("%+v: %+v, %v", tt.c, got, err)
 		}
 		d.close()
 	}
-	if _, err := newDiscovery(config{TLSCert: "/nonexistent", TLSKey: key}); err == nil || !strings.Contains(err.Error(), "/nonexistent") {
+	if _, err := newDiscovery(config{TLSCert: "/nonexistent", TLSKey: files.key}); err == nil || !strings.Contains(err.Error(), "/nonexistent") {
 		t.Errorf("without its certificate: %v", err)
 	}
 }
