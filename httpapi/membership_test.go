@@ -196,19 +196,22 @@ func TestLeave_UnknownFromTheStart(t *testing.T) {
 // TestForward_WhatErrorsProve: what was surely not sent may be sent again, or be refused as
 // not begun; what may have been is not.
 func TestForward_WhatErrorsProve(t *testing.T) {
-	answer := func(status int, body string) *http.Response {
-		return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
+	answer := func(status int, body string) func() *http.Response { // whole, each time it is asked
+		return func() *http.Response {
+			return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
+		}
 	}
+	none := func() *http.Response { return nil }
 	for _, c := range []struct {
 		name string
-		resp *http.Response
+		resp func() *http.Response
 		err  error
 		has  string
 		held bool
 	}{
-		{"no leader", nil, cluster.ErrNoLeader, `"code":"no_leader"`, true},
-		{"not reached", nil, fmt.Errorf("%w: n2: connection refused", cluster.ErrUnreachable), `"code":"no_leader"`, true},
-		{"hung up", nil, io.ErrUnexpectedEOF, `"code":"unknown_outcome"`, false},
+		{"no leader", none, cluster.ErrNoLeader, `"code":"no_leader"`, true},
+		{"not reached", none, fmt.Errorf("%w: n2: connection refused", cluster.ErrUnreachable), `"code":"no_leader"`, true},
+		{"hung up", none, io.ErrUnexpectedEOF, `"code":"unknown_outcome"`, false},
 		{"the peer port is busy", answer(503, `{"code":"busy","detail":"128 requests of other replicas are under way"}`), nil, `{"detail":"128 requests of other replicas are under way","code":"busy"}`, false},
 		{"the peer port stops", answer(503, `{"code":"stopping","detail":"this replica stops"}`), nil, `"code":"no_leader"`, true},
 		{"not a replica", answer(200, `<html>`), nil, `"code":"no_leader"`, true},
@@ -216,7 +219,7 @@ func TestForward_WhatErrorsProve(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			r.node.follows, r.node.leader = true, cluster.Leader{NodeID: "n2"}
-			r.node.toLeader = roundTripper(func(*http.Request) (*http.Response, error) { return c.resp, c.err })
+			r.node.toLeader = roundTripper(func(*http.Request) (*http.Response, error) { return c.resp(), c.err })
 			began := time.Now()
 			w := r.post("/admin/transfer?timeout=2s", "")
 			if held := time.Since(began) >= 2*time.Second; w.Code != 503 || !strings.Contains(w.Body.String(), c.has) || held != c.held {
