@@ -10,7 +10,7 @@ LMCACHE     ?= 0.5.6
 GOTESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check unit lint fuzz sim bench e2e failover visibility demo interop clean libzmq haproxy netns
+.PHONY: help build test unit lint fuzz sim bench e2e failover visibility demo interop clean libzmq haproxy netns
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ netns:
 build: libzmq ## build bin/kvctrld
 	go build -ldflags '$(LDFLAGS)' -o bin/kvctrld ./cmd/kvctrld
 
-test: libzmq haproxy netns lint unit ## everything a change must pass: gofmt, vet, staticcheck, all tests with the race detector
+test: libzmq haproxy netns lint unit ## everything a change must pass: gofmt, vet, staticcheck, all tests: with the race detector, and the cluster under load without it
 
 unit:
 	go test -race -timeout 20m $(GOTESTFLAGS) ./...
