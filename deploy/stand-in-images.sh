@@ -27,7 +27,7 @@ dir=$(mktemp -d)
 # What is mounted below, should debootstrap break off, must not be removed through.
 cleanup() {
 	status=$?
-	trap - EXIT INT TERM
+	trap - EXIT HUP INT TERM
 	for mounted in proc sys dev; do
 		umount "$dir/root/$mounted" 2>/dev/null || true
 	done
@@ -35,7 +35,7 @@ cleanup() {
 	exit "$status"
 }
 trap cleanup EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 
 missing() {
 	[ "${FORCE:-}" = 1 ] && return 0

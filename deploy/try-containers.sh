@@ -1,6 +1,7 @@
 #!/bin/sh
 # docker-compose.yml for real: builds the images, starts everything, kills the container
-# of the leader, looks at the others, starts it again, and takes everything away.
+# of the leader, looks at the others, starts it again, and takes everything away but the
+# images, which stay with a Docker that was there before.
 #
 #   deploy/try-containers.sh            with the Docker that answers here
 #   KEEP=1 deploy/try-containers.sh     leaves it running
@@ -21,7 +22,7 @@ dockerd=
 up=
 cleanup() {
 	status=$?
-	trap - EXIT INT TERM
+	trap - EXIT HUP INT TERM
 	if [ "$status" != 0 ] && [ -n "$up" ]; then
 		compose logs --tail 20 || true
 	fi
@@ -40,7 +41,7 @@ cleanup() {
 	exit "$status"
 }
 trap cleanup EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 
 until_ok() {
 	limit=$1

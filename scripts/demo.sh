@@ -18,7 +18,7 @@ done
 end() { [ -z "$1" ] || { kill "$1" 2>/dev/null && wait "$1" 2>/dev/null; } || true; }
 cleanup() {
 	status=$?
-	trap - EXIT INT TERM
+	trap - EXIT HUP INT TERM
 	end "$fleet"
 	end "$pid_1"
 	end "$pid_2"
@@ -35,7 +35,7 @@ cleanup() {
 	exit "$status"
 }
 trap cleanup EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 
 if [ -t 1 ]; then bold=$(printf '\033[1m'); plain=$(printf '\033[0m'); else bold=; plain=; fi
 say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }

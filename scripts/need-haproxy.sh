@@ -20,6 +20,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "haproxy is missing: installing it with apt-get, for the tests of deploy/haproxy.cfg"
 log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 install() { DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y --no-install-recommends haproxy >"$log" 2>&1; }
 # A machine that was just set up has no package lists yet.
 if ! install && ! { $sudo apt-get update >"$log" 2>&1 && install; }; then
@@ -27,4 +28,3 @@ if ! install && ! { $sudo apt-get update >"$log" 2>&1 && install; }; then
 	echo "apt-get could not install haproxy; its last lines are above" >&2
 	exit 1
 fi
-rm -f "$log"

@@ -19,6 +19,7 @@ if command -v apt-get >/dev/null 2>&1; then
 	fi
 	echo "libzmq's headers are missing: installing libzmq3-dev and pkg-config with apt-get"
 	log=$(mktemp)
+	trap 'rm -f "$log"' EXIT
 	install() { DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y --no-install-recommends libzmq3-dev pkg-config >"$log" 2>&1; }
 	# A machine that was just set up has no package lists yet.
 	if ! install && ! { $sudo apt-get update >"$log" 2>&1 && install; }; then
@@ -26,7 +27,6 @@ if command -v apt-get >/dev/null 2>&1; then
 		echo "apt-get could not install libzmq3-dev; its last lines are above" >&2
 		exit 1
 	fi
-	rm -f "$log"
 fi
 
 if ! have; then

@@ -15,6 +15,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
 fi
 echo "installing with apt-get, for tests of network partitions:$missing"
 log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 # shellcheck disable=SC2086 # one word a package
 install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing >"$log" 2>&1; }
 # A machine that was just set up has no package lists yet.
@@ -23,4 +24,3 @@ if ! install && ! { apt-get update >"$log" 2>&1 && install; }; then
 	echo "apt-get could not install$missing; its last lines are above" >&2
 	exit 1
 fi
-rm -f "$log"
