@@ -209,9 +209,7 @@ func (w *world) lead(term uint64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.exec.Lead(ctx, term) }()
-	for !w.exec.leads(term) {
-		time.Sleep(time.Millisecond) // Lead has no other sign that it has begun
-	}
+	eventually(w.t, "Lead acts for the term", func() bool { return w.exec.leads(term) })
 	var once sync.Once
 	w.stop = func() {
 		once.Do(func() {
@@ -255,6 +253,20 @@ func (w *world) fleet(instance string, answers ...answerFunc) []*worker {
 		out = append(out, x)
 	}
 	return out
+}
+
+// eventually waits until ok, for what gives no sign of its own.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for deadline := time.After(wait); !ok(); {
+		select {
+		case <-look.C:
+		case <-deadline:
+			t.Fatalf("not within %v: %s", wait, what)
+		}
+	}
 }
 
 func within(t *testing.T, d time.Duration) context.Context {

@@ -104,9 +104,7 @@ func (p *pair) lead(id int) (lose func() time.Duration) {
 	ended := make(chan error, 1)
 	term := p.term
 	go func() { ended <- e.Lead(ctx, term) }()
-	for !e.leads(term) {
-		time.Sleep(time.Millisecond) // Lead has no other sign that it has begun
-	}
+	eventually(p.t, "Lead acts for the term", func() bool { return e.leads(term) })
 	var once sync.Once
 	var took time.Duration
 	lose = func() time.Duration {
@@ -237,9 +235,7 @@ func TestFence_WaitingCommand(t *testing.T) {
 	sent := p.do(0, named("sent"))
 	<-x.arrived
 	waits := p.do(0, named("waits"))
-	for p.open(1) != 2 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "both events are open", func() bool { return p.open(1) == 2 })
 	if took := lose(); took > 5*time.Second {
 		t.Errorf("its commands ended %v after leadership was lost", took)
 	}
@@ -381,15 +377,11 @@ func TestLead_WaitsForWhatIsBeingSent(t *testing.T) {
 	p := newPair(t, Options{Dialer: way})
 	p.elect(0)
 	p.register("i", 1)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.nodes[0].exec.Lead(ctx, 1) }()
-	for !p.nodes[0].exec.leads(1) {
-		time.Sleep(time.Millisecond)
-	}
+	lose := p.lead(0)
 	waiter := p.do(0, named("e"))
 	<-way.begun
-	cancel()
+	ended := make(chan struct{})
+	go func() { defer close(ended); lose() }()
 	select {
 	case <-ended:
 		t.Fatal("Lead returned while a request was under way")
@@ -399,9 +391,7 @@ func TestLead_WaitsForWhatIsBeingSent(t *testing.T) {
 		t.Errorf("a command meanwhile: %v, want ErrNotLeading", err)
 	}
 	close(way.release)
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	<-ended
 	if o := <-waiter; !errors.Is(o.err, ErrOutcomeUnknown) {
 		t.Errorf("the waiter was told %v", o.err)
 	}
