@@ -1,10 +1,12 @@
 package fsm
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/kvctrl/kvctrl/registry"
 )
@@ -115,8 +117,10 @@ func TestRestore_BesideReaders(t *testing.T) {
 	})
 
 	waiting := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	go func() { // ends with the last restore
-		err := f.WaitApplied(t.Context(), 3*generations)
+		err := f.WaitApplied(ctx, 3*generations)
 		if g := generation(f.Registry()); err == nil && g != generations {
 			err = fmt.Errorf("woken up for the last generation, the registry is of generation %d", g)
 		}

@@ -151,7 +151,9 @@ func BenchmarkFSM_SnapshotPause(b *testing.B) {
 				done := make(chan time.Duration, 1)
 				go func() { // ended by Persist
 					begin := time.Now()
-					_ = snap.Persist(&discard{})
+					if err := snap.Persist(&discard{}); err != nil {
+						b.Error(err)
+					}
 					snap.Release()
 					done <- time.Since(begin)
 				}()

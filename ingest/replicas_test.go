@@ -19,8 +19,8 @@ import (
 )
 
 // replicas are three replicas in memory: one log, a real state machine each, a leader
-// that changes, and a way between follower and leader that loses and delays. Use it in a
-// synctest bubble.
+// that changes, and a way between follower and leader that loses and delays. Without a
+// leader, and with the fates stuck and delayed, use it in a synctest bubble.
 type replicas struct {
 	t    *testing.T
 	rng  *rand.Rand // guarded by mu
@@ -171,7 +171,7 @@ func (c *replicas) elect(id int) {
 	c.changed = make(chan struct{})
 }
 
-// commit applies an entry on all replicas; on all but one of them a little later. Under mu.
+// commit applies an entry on all replicas, and gives what the leader's said. Under mu.
 func (c *replicas) commit(entry []byte) (index uint64, result any) {
 	c.log = append(c.log, entry)
 	index = uint64(len(c.log))

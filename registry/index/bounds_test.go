@@ -129,7 +129,7 @@ func TestIndex_LoadsWithoutGrowing(t *testing.T) {
 	if to.Len() != keys {
 		t.Fatalf("%d keys, want %d", to.Len(), keys)
 	}
-	// at best 1/0.65 slots a key; grown one by one, four times as many
+	// at best 1/0.65 slots a key; 5 when every shard grows from nothing
 	if perKey := float64(made) / keys; perKey > 2 {
 		t.Errorf("%.1f slots made for each key", perKey)
 	}
