@@ -252,20 +252,26 @@ func TestPeerServer_Busy(t *testing.T) {
 			}
 		}
 	}
+	arrived := func(requests int) {
+		t.Helper()
+		for range requests {
+			select {
+			case <-begun:
+			case err := <-done:
+				t.Fatalf("answered, or failed, instead of being held: %v", err)
+			}
+		}
+	}
 	last := startPeer(t, "last", "c", nil, nil)
 	fill(true, maxPeerForwards, maxForwardConns)
-	for range maxPeerForwards {
-		<-begun
-	}
+	arrived(maxPeerForwards)
 	r, _ := http.NewRequestWithContext(ctxFor(t, 10*time.Second), http.MethodGet, "http://x/rest/", nil)
 	w, err := last.client.send(last.client.rooms, r, p.target())
 	if err != nil || w.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("one forwarded request too many: %v, %v", w, err)
 	}
 	fill(false, maxPeerRequests, maxCallConns)
-	for range maxPeerRequests {
-		<-begun
-	}
+	arrived(maxPeerRequests)
 	if _, err := last.callPeer(ctxFor(t, 10*time.Second), p.target(), "/x/wait", nil); !errors.Is(err, ErrBusy) {
 		t.Errorf("one too many: %v, want ErrBusy", err)
 	}

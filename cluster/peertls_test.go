@@ -119,6 +119,8 @@ func TestPeerTLS_Refused(t *testing.T) {
 	if conn, err := tls.Dial("tcp", p.Addr().String(), old); err == nil {
 		conn.Close()
 		t.Error("TLS 1.1 was spoken")
+	} else if !strings.Contains(err.Error(), "protocol version") {
+		t.Errorf("TLS 1.1: %v, want it refused for the version", err)
 	}
 }
 

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bytes"
-
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -151,6 +150,13 @@ func (h *history) digest(node string, index uint64, d registry.Digest) {
 		h.failf("%s has digest %s after index %d, another replica %s", node, d, index, e.digest)
 	}
 	h.counts.digests++
+}
+
+// digestAfter gives the digest that was noted after an index.
+func (h *history) digestAfter(index uint64) registry.Digest {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return *h.at(index).digest
 }
 
 // ack notes what a client was told. It must be what was applied there.

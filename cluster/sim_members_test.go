@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// three lays out n1 to nN that are told of each other and have empty disks.
+// newForming lays out n1 to nN that are told of each other and have empty disks.
 func newForming(t *testing.T, o simOptions) *simCluster {
 	c := newSim(t, o)
 	var names []string
@@ -42,21 +42,7 @@ func (c *simCluster) voters() (members, voters int) {
 // and its disk to say so.
 func (c *simCluster) wantOneCluster(voters int) {
 	c.t.Helper()
-	awaitLong(c.t, "one cluster of all", func() error {
-		l := c.leader()
-		if l == nil {
-			return errors.New("nobody leads")
-		}
-		for _, other := range c.up() {
-			if err := other.Ready(); err != nil {
-				return fmt.Errorf("%s: %w", other.NodeID(), err)
-			}
-		}
-		if m, v := c.voters(); m != voters || v != voters {
-			return fmt.Errorf("%d members, %d of them vote, want %d", m, v, voters)
-		}
-		return nil
-	})
+	awaitLong(c.t, "one cluster of all", func() error { return c.together(voters) })
 	id := c.mustLead().Identity().ClusterID
 	for _, l := range c.up() {
 		if got := l.replica.disk.file(clusterIDFile); got != id {

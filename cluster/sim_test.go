@@ -63,7 +63,7 @@ func partitionAndHeal(t *testing.T, seed uint64, cycles int) {
 		}
 	}
 	last := c.settle()
-	if got, want := c.h.replay(last).Registry().Digest(), *c.h.at(last).digest; got != want {
+	if got, want := c.h.replay(last).Registry().Digest(), c.h.digestAfter(last); got != want {
 		t.Errorf("a replica that was there all the time has digest %s after index %d, the others %s", got, last, want)
 	}
 	n := c.h.seen()

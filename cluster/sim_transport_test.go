@@ -55,16 +55,22 @@ func TestSim_HeartbeatsWaitForTheMainLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startSim(t, simOptions{seed: 1})
 		leader, follower := c.mustLead(), c.followers()[0]
+		beat := func() (answer raft.AppendEntriesResponse, err error) {
+			err = leader.parts.transport.AppendEntries(raft.ServerID(follower.NodeID()), follower.parts.transport.LocalAddr(), &raft.AppendEntriesRequest{
+				RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.NodeID()), Addr: []byte(leader.PeerAddr())},
+				Term:      leader.Term(),
+			}, &answer)
+			return answer, err
+		}
+		c.mark()
+		if answer, err := beat(); err != nil || !answer.Success {
+			t.Fatalf("heartbeat with nothing in its way: %+v, %v", answer, err)
+		}
 		release := follower.replica.disk.hang()
 		c.mark() // an entry for it to hang on
 		c.wait(100 * time.Millisecond)
 		begin := time.Now()
-		var answer raft.AppendEntriesResponse
-		err := leader.parts.transport.AppendEntries(raft.ServerID(follower.NodeID()), follower.parts.transport.LocalAddr(), &raft.AppendEntriesRequest{
-			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.NodeID()), Addr: []byte(leader.PeerAddr())},
-			Term:      leader.Term(),
-		}, &answer)
-		if err == nil {
+		if answer, err := beat(); err == nil {
 			t.Errorf("heartbeat answered after %v: %+v", time.Since(begin), answer)
 		}
 		release()

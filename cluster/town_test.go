@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -146,7 +147,6 @@ func (h *house) open() error {
 	o.URL, o.Join, o.BootstrapExpect, o.Discover = h.url, h.join, h.expect, h.discover
 	o.Logger = testLogger(h.town.t).With("at", h.id)
 	o.OnFatal = h.fatal.tell
-	o.Hooks.Proposed = nil
 	if h.tweak != nil {
 		h.tweak(&o)
 	}
@@ -279,7 +279,7 @@ func (w *town) together(houses ...*house) {
 			}
 		}
 		if len(clusters) != 1 {
-			return fmt.Errorf("the clusters are %v", maps.Keys(clusters))
+			return fmt.Errorf("the clusters are %v", slices.Sorted(maps.Keys(clusters)))
 		}
 		return nil
 	})
