@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -275,21 +277,31 @@ func (l *clusterLoad) store(ctx context.Context, w *simworker.Worker, seed uint6
 	}
 }
 
-// growLog stores so much that the log is cut: some megabytes, and then a snapshot on every
-// replica.
+// growLog stores until the log of every live replica has been cut, so that an empty one
+// cannot catch up by entries alone. How many entries are kept behind a snapshot is set
+// anew every second: one round may not do.
 func (l *clusterLoad) growLog() {
 	l.t.Helper()
 	rng := l.random(8)
-	for range 20 {
-		for _, w := range l.churn.Workers() {
-			w.StoreKeys(simworker.LocalCPU, randomKeys(rng, 1000))
+	err := Poll(2*time.Minute, func() error {
+		for range 20 {
+			for _, w := range l.churn.Workers() {
+				w.StoreKeys(simworker.LocalCPU, randomKeys(rng, 1000))
+			}
 		}
-	}
-	if !l.churn.Flush(60 * time.Second) {
-		l.t.Fatal("what makes the log grow is not sent within 60s")
-	}
-	for _, at := range l.at {
-		l.c.must(at.r, http.StatusOK, "/admin/snapshot", nil)
+		if !l.churn.Flush(60 * time.Second) {
+			return errors.New("what makes the log grow is not sent within 60s")
+		}
+		for _, at := range l.at {
+			l.c.must(at.r, http.StatusOK, "/admin/snapshot", nil)
+			if !strings.Contains(at.r.Log(), "compacting logs") {
+				return fmt.Errorf("the log of the replica on %s has not been cut", at.r.PeerAddr())
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		l.t.Fatal(err)
 	}
 }
 
