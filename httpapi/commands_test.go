@@ -146,7 +146,7 @@ func TestCommand_Failures(t *testing.T) {
 		{failed(executor.CauseDisagree), 502, "disagree", "", workers},
 		{failed(executor.CausePartial), 502, "partial", "", `"event_id":"Clear1","status":"partial",` + workers},
 		{failed(executor.CauseInterrupted), 502, "interrupted", "", "new event id"},
-		{failed(executor.CauseUnsent), 503, "unsent", "", "new event id"},
+		{failed(executor.CauseUnsent), 503, "unsent", "1", "new event id"},
 		{failed(executor.CauseTimeout), 504, "timeout", "", workers},
 		{failed(executor.CauseUnreachable), 504, "unreachable", "", workers},
 		{fmt.Errorf("x: %w", executor.ErrBusy), 503, "busy", "1", ""},

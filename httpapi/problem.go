@@ -55,7 +55,7 @@ const (
 // kindOf is what a code means for a client.
 type kindOf struct {
 	status int
-	retry  int    // seconds for Retry-After; 0: a repetition would not help
+	retry  int    // seconds for Retry-After, on every 503; 0: none
 	advice string // added to the detail
 }
 
@@ -77,7 +77,7 @@ var kinds = map[code]kindOf{
 	codeDisagree:       {status: 502, advice: "every worker has done it; see workers"},
 	codePartial:        {status: 502, advice: "see workers for who did"},
 	codeInterrupted:    {status: 502, advice: "send it again under a new event id if it is still wanted"},
-	codeUnsent:         {status: 503, advice: "send it again under a new event id"},
+	codeUnsent:         {status: 503, retry: 1, advice: "send it again under a new event id"},
 	codeTimeout:        {status: 504, advice: "GET /events/{event_id} tells what is known"},
 	codeUnreachable:    {status: 504},
 	codeNoLeader:       {status: 503, retry: 1, advice: "try again"},
