@@ -517,10 +517,62 @@ func TestCluster_TransferToNobody(t *testing.T) {
 	})
 }
 
+// TestCluster_TransferToWhoAnswers: without a name leadership goes to a voter that answers,
+// also when raft thinks most of one that does not, and entries go on at once.
+func TestCluster_TransferToWhoAnswers(t *testing.T) {
+	for name, giveAway := range map[string]func(*Node) error{
+		"transfer": func(n *Node) error { return n.Transfer(context.Background(), "") },
+		"stop":     func(n *Node) error { return n.Close(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := startCluster(t, 5, nil)
+				defer c.stop()
+				leader := c.mustLead()
+				mustPropose(t, leader, "x:1")
+				<-time.After(time.Second) // all have it, so that raft takes the first in the list
+				silent := c.nodes[slices.IndexFunc(c.nodes, func(n *Node) bool { return n != leader })]
+				c.memory.cut(silent)
+				begin := time.Now()
+				if err := giveAway(leader); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				var next *Node
+				await(t, "one that answers leads", isTrue("none does", func() bool {
+					i := slices.IndexFunc(c.nodes, func(n *Node) bool { return n != leader && n.IsLeader() })
+					if i >= 0 {
+						next = c.nodes[i]
+					}
+					return i >= 0
+				}))
+				if took := time.Since(begin); took > 300*time.Millisecond {
+					t.Errorf("it took %v", took)
+				}
+				c.memory.join(silent)
+				mustPropose(t, next, "x:2")
+			})
+		})
+	}
+}
+
+// TestCluster_TransferNobodyAnswers: it is refused in words, and the leader goes on.
+func TestCluster_TransferNobodyAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 2, nil)
+		defer c.stop()
+		leader := c.mustLead()
+		other := c.nodes[1-slices.Index(c.nodes, leader)]
+		mustClose(t, other)
+		err := leader.Transfer(context.Background(), "")
+		wantError(t, "transfer", err, ErrUnreachable, "no other voter answers", other.id)
+	})
+}
+
 func TestTransferred(t *testing.T) {
 	n := &Node{}
 	for _, c := range []struct{ err, is error }{
 		{errors.New("leadership transfer timeout"), ErrConflict},
+		{inWords(ErrUnreachable, "no other voter answers"), ErrUnreachable},
 		{raft.ErrLeadershipTransferInProgress, ErrBusy},
 		{context.DeadlineExceeded, context.DeadlineExceeded},
 		{ErrStopped, ErrStopped},

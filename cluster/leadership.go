@@ -133,15 +133,15 @@ func (n *Node) runTasks(ctx context.Context, number uint64) error {
 	return context.Cause(ctx)
 }
 
-// handOver gives leadership to another voter, if there is one, and waits for it as
-// long as raft tries, or until ctx ends.
+// handOver gives leadership to another voter, if there is one that answers, and waits for
+// it as long as raft tries, or until ctx ends.
 func (n *Node) handOver(ctx context.Context) {
 	if _, ok := soleVoter(n.configuration()); ok || n.raft.State() != raft.Leader {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*n.times.hold())
 	defer cancel()
-	if err := n.await(ctx, func() error { return n.raft.LeadershipTransfer().Error() }); err != nil {
+	if err := n.handTo(ctx); err != nil {
 		n.log.Warn("leadership was not handed over", "error", err)
 	}
 }

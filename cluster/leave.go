@@ -149,7 +149,7 @@ func (n *Node) leaveLeading(ctx context.Context, force bool) error {
 	if err := n.quorumWithout(ctx, conf, self, force); err != nil {
 		return err
 	}
-	if err := n.transferred(n.await(ctx, func() error { return n.raft.LeadershipTransfer().Error() }), ""); err != nil {
+	if err := n.transferred(n.handTo(ctx), ""); err != nil {
 		return fmt.Errorf("it leads, and leadership was not handed over: %w", err)
 	}
 	for {

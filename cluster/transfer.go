@@ -14,9 +14,9 @@ import (
 // and the leader refuses everything (hashicorp/raft #696).
 var ErrTransferStuck = errors.New("a leadership transfer does not end")
 
-// Transfer hands leadership to a voter, the most caught-up one when nodeID is
-// empty. On another replica than the leader it returns a *NotLeaderError, for a
-// target that cannot lead ErrNotVoter, for one that does not answer ErrUnreachable, and
+// Transfer hands leadership to a voter, when nodeID is empty to the one that is furthest
+// of those that answer. On another replica than the leader it returns a *NotLeaderError, for a
+// target that cannot lead ErrNotVoter, when it or nobody answers ErrUnreachable, and
 // ErrConflict when nobody takes it in time. Transferring to who leads already is done.
 func (n *Node) Transfer(ctx context.Context, nodeID string) error {
 	if err := n.enter(); err != nil {
@@ -34,7 +34,7 @@ func (n *Node) Transfer(ctx context.Context, nodeID string) error {
 		if _, only := soleVoter(conf); only {
 			return fmt.Errorf("transfer leadership: node %q is the only voter: %w", n.id, ErrNotVoter)
 		}
-		return n.transferred(n.await(ctx, func() error { return n.raft.LeadershipTransfer().Error() }), nodeID)
+		return n.transferred(n.handTo(ctx), nodeID)
 	}
 	for _, s := range conf.Servers {
 		if s.ID == raft.ServerID(nodeID) && s.Suffrage == raft.Voter { // raft does not look
@@ -61,6 +61,8 @@ func (n *Node) transferred(err error, to string) error {
 		return ErrStopped
 	case errors.Is(err, raft.ErrEnqueueTimeout) || errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return fmt.Errorf("transfer leadership: another transfer is under way: %w", ErrBusy)
+	case errors.Is(err, ErrUnreachable):
+		return inWords(ErrUnreachable, "leadership was not handed over: %w", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, ErrStopped), errors.Is(err, ErrUnknownOutcome):
 		return fmt.Errorf("transfer leadership: %w", err)
 	case to == "":
