@@ -155,14 +155,27 @@ func (s *Server) syncStart(m *lmcache.FullSyncStartMsg, a ask) {
 // syncStatus answers from the local state, once that has what is in the queue: the
 // worker asks after it has sent its batches and the end, and frozen is what it stays
 // until it hears that they are in.
+//
+// So its question says the end as well. If that alone is missing it was lost, and would
+// be for good: a worker sends its end again only with batches that are named as missing.
 func (s *Server) syncStatus(m *lmcache.FullSyncStatusMsg, a ask) {
 	w := worker(m.InstanceID, m.WorkerID)
-	s.note(w, micros(s.opts.Now()), false)
+	at := micros(s.opts.Now())
+	s.note(w, at, false)
 	answer := func() lmcache.Message {
 		st := s.opts.State.Registry().SyncStatus(w, m.SyncID)
 		return &lmcache.FullSyncStatusRetMsg{SyncID: m.SyncID, IsComplete: st.Complete, GlobalProgress: st.Progress,
 			CanExitFreeze: st.CanExitFreeze, MissingBatches: st.MissingBatches}
 	}
 	a.await(statusPatience, answer)
-	s.queue.barrier(func(outcome) { a.later(answer()) })
+	s.queue.barrier(func(outcome) {
+		if end, awaited := s.opts.State.Registry().SyncAwaitsEnd(w, m.SyncID); awaited {
+			end.At = at
+			err := s.queue.add(asRequest, 0, func(b *fsm.Batch) int { return b.SyncEnd(end) }, func(outcome) { a.later(answer()) })
+			if err == nil {
+				return
+			}
+		}
+		a.later(answer())
+	})
 }

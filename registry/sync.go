@@ -102,6 +102,23 @@ func (r *Registry) SyncEnd(e SyncEnd) SyncResult {
 	return SyncResult{Complete: r.completeSync(st)}
 }
 
+// SyncAwaitsEnd returns the end of a worker's running sync when that is all that is
+// missing of it: every batch that was announced is in, at least one.
+func (r *Registry) SyncAwaitsEnd(ref WorkerRef, syncID string) (end SyncEnd, awaited bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	w := r.workers[ref]
+	if w == nil {
+		return SyncEnd{}, false
+	}
+	for _, st := range w.streams {
+		if s := st.sync; s != nil && s.id == syncID && !s.ended && s.batches.count > 0 && s.batches.missing() == 0 {
+			return SyncEnd{Stream: st.ref(), SyncID: s.id, TotalKeys: s.totalKeys}, true
+		}
+	}
+	return SyncEnd{}, false
+}
+
 // completeSync puts the announced keys in the place of the known ones, if all are
 // in. Readers see the new holder before the old one goes: for a moment both, which
 // are one stream to them, and never neither.
