@@ -32,7 +32,7 @@ func (e *UnknownInstanceError) Error() string {
 // PlanError is returned when the workers of a command do not fit it, and nothing was
 // sent. Nothing was logged either, unless they changed while the command waited.
 type PlanError struct {
-	Code   string // "ranks" or "no_p2p"
+	Code   string // "ranks", "no_p2p" or "same_place"
 	Detail string
 }
 

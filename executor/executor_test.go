@@ -301,6 +301,7 @@ func TestDo_RefusedBeforeAnythingIsLogged(t *testing.T) {
 		{"empty instance", clearOf(""), isA[*UnknownInstanceError], `""`},
 		{"unknown destination", move("one", "nobody"), isA[*UnknownInstanceError], `"nobody"`},
 		{"unequal ranks", move("one", "two"), isA[*PlanError], `"one" has 1 workers and "two" has 2`},
+		{"onto itself", move("two", "two"), isA[*PlanError], `both "" of instance "two"`},
 		{"no P2P at the destination", move("one", "nop2p"), isA[*PlanError], "peer_init_url"},
 		{"unknown command", Command{Kind: "explode"}, func(error) bool { return true }, `"explode"`},
 		{"pin without tokens", Command{Kind: registry.CommandPin, Source: registry.Target{Instance: "one"}}, func(error) bool { return true }, "tokens"},

@@ -83,6 +83,10 @@ func destinations(r *registry.Registry, c *Command, source []registry.WorkerInfo
 	if err != nil {
 		return nil, err
 	}
+	if c.Source == c.Dest {
+		return nil, &PlanError{Code: "same_place", Detail: fmt.Sprintf(
+			"source and destination are both %q of instance %q: its workers would find every chunk there already and then delete it; name another destination", c.Source.Location, c.Source.Instance)}
+	}
 	if len(source) != len(dest) {
 		return nil, &PlanError{Code: "ranks", Detail: fmt.Sprintf(
 			"instance %q has %d workers and %q has %d: a move needs as many on both sides", c.Source.Instance, len(source), c.Dest.Instance, len(dest))}

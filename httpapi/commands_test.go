@@ -140,6 +140,7 @@ func TestCommand_Failures(t *testing.T) {
 		{&executor.UnknownInstanceError{Instance: "a"}, 404, "unknown_instance", "", `\"a\"`},
 		{&executor.PlanError{Code: "ranks", Detail: "unequal"}, 409, "ranks", "", "unequal"},
 		{&executor.PlanError{Code: "no_p2p", Detail: "enable P2P"}, 409, "no_p2p", "", "enable P2P"},
+		{&executor.PlanError{Code: "same_place", Detail: "the same"}, 409, "same_place", "", "the same"},
 		{&executor.ConflictError{Event: ev}, 409, "conflict", "", "choose a new id"},
 		{failed(executor.CauseWorkerError), 502, "worker_error", "", workers},
 		{failed(executor.CauseBadAnswer), 502, "bad_answer", "", workers},

@@ -61,6 +61,20 @@ func rowOf(e registry.Event) eventRow {
 	return row
 }
 
+// eventStates are all that a command can be in.
+var eventStates = []registry.EventState{
+	registry.EventPending, registry.EventRunning, registry.EventDone, registry.EventPartial, registry.EventFailed, registry.EventTimedOut, registry.EventInterrupted,
+}
+
+// texts are words of a type as texts.
+func texts[T ~string](words []T) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = string(w)
+	}
+	return out
+}
+
 const (
 	defaultEvents = 100
 	maxEvents     = 1000
@@ -74,11 +88,15 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	} else if limit < 1 || limit > maxEvents {
 		q.fault("limit", "value_error", fmt.Sprintf("Input should be an integer from 1 to %d", maxEvents), nil)
 	}
+	filter := registry.EventFilter{
+		Kind:  registry.CommandKind(q.choice("kind", texts(commandKinds))),
+		State: registry.EventState(q.choice("status", texts(eventStates))),
+	}
 	if err := s.fresh(w, r, q); err != nil {
 		return err
 	}
 	rows := []eventRow{}
-	for _, e := range s.opts.State.Registry().Events(int(limit)) {
+	for _, e := range s.opts.State.Registry().EventsOf(filter, int(limit)) {
 		rows = append(rows, rowOf(e))
 	}
 	return s.writeJSON(w, http.StatusOK, struct {

@@ -17,12 +17,14 @@ var answerSchemas []byte
 
 // paramDocs describe the query parameters that routes name.
 var paramDocs = map[string]map[string]any{
-	"consistency":   {"type": "string", "enum": []string{"stale", "bounded", "linearizable"}, "default": "stale"},
+	"consistency":   {"type": "string", "enum": consistencies, "default": "stale"},
 	"max_staleness": {"type": "string", "pattern": usualDuration, "examples": []string{"250ms"}, "description": "How old the state may be, with consistency=bounded."},
 	"min_index":     {"type": "integer", "minimum": 0, "description": "Wait until this replica has applied that index."},
 	"timeout":       {"type": "string", "pattern": usualDuration, "examples": []string{"2s"}, "description": "Longest wait, 10 minutes at most: of a read for its freshness, of a command for each worker's answer."},
 	"wait":          {"type": "boolean", "default": true, "description": "false: answer 202 with the event id at once."},
 	"limit":         {"type": "integer", "minimum": 1, "maximum": maxEvents, "default": defaultEvents},
+	"kind":          {"type": "string", "enum": texts(commandKinds), "description": "Only commands of that kind."},
+	"status":        {"type": "string", "enum": texts(eventStates), "description": "Only commands that stand so."},
 	"instance_id":   {"type": "string"},
 	"worker_id":     {"type": "integer"},
 	"name":          {"type": "string", "description": "Part of a goroutine's stack."},

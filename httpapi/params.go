@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kvctrl/kvctrl/cluster"
@@ -97,18 +99,28 @@ func (q *query) duration(name string, most time.Duration) (d time.Duration, give
 	return d, true
 }
 
+// consistencies are the words of the parameter consistency.
+var consistencies = []string{"stale", "bounded", "linearizable"}
+
+// choice reads one of a few words the way pydantic does; empty when it is not given.
+func (q *query) choice(name string, words []string) string {
+	word, given := q.get(name)
+	if given && !slices.Contains(words, word) {
+		last := len(words) - 1
+		expected := "'" + strings.Join(words[:last], "', '") + "' or '" + words[last] + "'"
+		q.fault(name, "literal_error", "Input should be "+expected, ctxOf("expected", expected))
+	}
+	return word
+}
+
 // freshnessOf reads what a read asks for, and how long it will wait for it.
 func (s *Server) freshnessOf(q *query) (read cluster.Read, wait time.Duration) {
-	word, given := q.get("consistency")
-	switch {
-	case !given || word == "stale":
-	case word == "bounded":
+	word := q.choice("consistency", consistencies)
+	switch word {
+	case "bounded":
 		read.Consistency = cluster.Bounded
-	case word == "linearizable":
+	case "linearizable":
 		read.Consistency = cluster.Linearizable
-	default:
-		const words = "'stale', 'bounded' or 'linearizable'"
-		q.fault("consistency", "literal_error", "Input should be "+words, ctxOf("expected", words))
 	}
 	bound, given := q.duration("max_staleness", 24*time.Hour)
 	switch {

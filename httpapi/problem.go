@@ -28,6 +28,7 @@ const (
 	codeUnknownEvent   code = "unknown_event"
 	codeRanks          code = "ranks"
 	codeNoP2P          code = "no_p2p"
+	codeSamePlace      code = "same_place"
 	codeConflict       code = "conflict"
 	codeWorkerError    code = "worker_error"
 	codeBadAnswer      code = "bad_answer"
@@ -71,6 +72,7 @@ var kinds = map[code]kindOf{
 	codeUnknownEvent:   {status: 404, advice: "finished events are kept for a day, the latest 10000"},
 	codeRanks:          {status: 409},
 	codeNoP2P:          {status: 409},
+	codeSamePlace:      {status: 409},
 	codeConflict:       {status: 409},
 	codeWorkerError:    {status: 502},
 	codeBadAnswer:      {status: 502},

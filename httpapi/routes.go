@@ -64,7 +64,7 @@ func (s *Server) routeTable() []route {
 		{method: "GET", path: "/healthz", handle: s.healthz, summary: "The process is alive", answer: "Object"},
 		{method: "GET", path: "/readyz", handle: s.readyz, summary: "This replica has a leader and has caught up", answer: "Object", errors: []int{503}},
 		{method: "GET", path: "/instances", handle: s.instances, summary: "Instances, workers and locations, with liveness and losses", params: readParams, answer: "Instances", errors: []int{422, 503}},
-		{method: "GET", path: "/events", handle: s.events, summary: "Commands and their outcomes, newest first", params: with(readParams, "limit"), answer: "Events", errors: []int{422, 503}},
+		{method: "GET", path: "/events", handle: s.events, summary: "Commands and their outcomes, newest first", params: with(readParams, "kind", "status", "limit"), answer: "Events", errors: []int{422, 503}},
 		{method: "GET", path: "/events/{id:.+}", handle: s.event, summary: "One command with every worker's part", params: readParams, answer: "Event", errors: []int{404, 422, 503}},
 		{method: "GET", path: "/admin/status", handle: s.status, summary: "This replica and the cluster as it sees it", answer: "Status"},
 		{method: "GET", path: "/admin/digest", handle: s.digest, summary: "A digest of the state, equal on every replica at equal index", params: readParams, answer: "Digest", errors: []int{422, 503}},

@@ -137,26 +137,6 @@ func (r *Registry) Event(id string) (Event, bool) {
 	return Event{}, false
 }
 
-// Events returns the latest events, newest first; all that are kept when limit is 0
-// or less.
-func (r *Registry) Events(limit int) []Event {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if limit <= 0 || limit > len(r.events.byID) {
-		limit = len(r.events.byID)
-	}
-	out := make([]Event, 0, limit)
-	for _, e := range slices.Backward(r.events.created) {
-		if len(out) == limit {
-			break
-		}
-		if !e.dropped {
-			out = append(out, e.clone())
-		}
-	}
-	return out
-}
-
 // add appends an event, open or (from a snapshot) final.
 func (l *eventLog) add(e *eventEntry) {
 	l.byID[e.ID] = e

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -34,6 +35,26 @@ func TestEvents_ManyComeAndGo(t *testing.T) {
 		if events[i].ID != want {
 			t.Errorf("event %d is %s, want %s", i, events[i].ID, want)
 		}
+	}
+	for _, c := range []struct {
+		filter EventFilter
+		limit  int
+		want   string
+	}{
+		{EventFilter{State: EventPending}, 2, "e995 e990"},
+		{EventFilter{State: EventDone, Kind: CommandPin}, 2, "e999 e998"},
+		{EventFilter{Kind: CommandMove}, 0, ""},
+	} {
+		var ids []string
+		for _, e := range reg.EventsOf(c.filter, c.limit) {
+			ids = append(ids, e.ID)
+		}
+		if got := strings.Join(ids, " "); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.filter, got, c.want)
+		}
+	}
+	if n := len(reg.EventsOf(EventFilter{State: EventPending}, 0)); n != len(open) {
+		t.Errorf("%d pending events, want %d", n, len(open))
 	}
 	reg = reload(t, reg, opts)
 	interrupted := reg.BeginTerm(TermBegin{Term: 2})

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -21,13 +23,17 @@ func newCommands() []*cobra.Command {
 // order is what the command verbs share.
 type order struct {
 	remote
-	eventID string
-	tokens  string
+	eventID  string
+	tokens   string
+	wait     bool
+	deadline time.Duration
 }
 
 func (o *order) flags(cmd *cobra.Command, withTokens bool) {
 	o.remote.flags(cmd)
 	cmd.Flags().StringVar(&o.eventID, "event-id", "", "own id of this command; the same id again returns the first outcome")
+	cmd.Flags().BoolVar(&o.wait, "wait", true, "wait for the outcome; without, kvctrld events tells it")
+	cmd.Flags().DurationVar(&o.deadline, "deadline", 0, "longest wait for each worker's answer (default: the server's --worker-deadline)")
 	if withTokens {
 		cmd.Flags().StringVar(&o.tokens, "tokens", "", "the prompt's token ids: 1,2,3, 0..1023, @FILE or -")
 		must(cmd.MarkFlagRequired("tokens"))
@@ -47,6 +53,19 @@ func (o *order) run(cmd *cobra.Command, path, prefix, done string, body map[stri
 		}
 		body["tokens"] = t
 	}
+	query := url.Values{}
+	if o.deadline != 0 {
+		query.Set("timeout", o.deadline.String())
+		if !cmd.Flags().Changed("timeout") { // the workers may be held by others for as long again
+			o.timeout = max(o.timeout, 2*o.deadline+o.timeout/2)
+		}
+	}
+	if !o.wait {
+		query.Set("wait", "false")
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
 	answer, err := o.call(cmd, "POST", path, body)
 	switch {
 	case errors.Is(err, errNoAnswer):
@@ -58,6 +77,10 @@ func (o *order) run(cmd *cobra.Command, path, prefix, done string, body map[stri
 		Event  string `json:"event_id"`
 		Tokens int64  `json:"num_tokens"`
 	}) {
+		if !o.wait {
+			row(w, fmt.Sprintf("event %s is under way: kvctrld events tells what becomes of it", v.Event))
+			return
+		}
 		row(w, fmt.Sprintf("%s %d tokens (event %s)", done, v.Tokens, v.Event))
 	})
 }
