@@ -61,6 +61,7 @@ demo: build ## three replicas, a simulated fleet, lookups and commands at any of
 	scripts/demo.sh
 
 interop: build ## the same story with real LMCache engines (LMCACHE=0.5.6): beside LMCache's own controller, and behind HAProxy with replicas killed
+	cd interop && python3 -m unittest -q
 	LMCACHE=$(LMCACHE) interop/run.sh
 
 clean: ## remove what was built; .interop (LMCache's virtual environment) stays
