@@ -276,7 +276,8 @@ func (l *crashLoad) command(ctx context.Context, asker int, seed uint64) {
 
 // drawCommand draws a clear, pin or move, the n-th of somebody, to one of three workers.
 func drawCommand(rng *rand.Rand, to *simworker.Fleet, id string, n int) *sentCommand {
-	from := to.Worker(rng.IntN(3), 0)
+	at := rng.IntN(3)
+	from := to.Worker(at, 0)
 	tokens := randomTokens(rng, 2)
 	from.Store(tokens)
 	s := &sentCommand{id: id, worker: from.String()}
@@ -287,7 +288,7 @@ func drawCommand(rng *rand.Rand, to *simworker.Fleet, id string, n int) *sentCom
 		s.path, s.body = "/pin", map[string]any{"instance_id": from.Instance(), "location": simworker.LocalCPU, "tokens": tokens}
 	default:
 		s.path, s.body = "/move", map[string]any{"old_position": []string{from.Instance(), simworker.LocalCPU},
-			"new_position": []string{to.Worker(rng.IntN(3), 0).Instance(), simworker.LocalCPU}, "tokens": tokens, "copy": n%2 == 0}
+			"new_position": []string{to.Worker((at+1+rng.IntN(2))%3, 0).Instance(), simworker.LocalCPU}, "tokens": tokens, "copy": n%2 == 0}
 	}
 	s.body["event_id"] = id
 	return s
