@@ -1,0 +1,37 @@
+package registry
+
+import "github.com/kvctrl/kvctrl/registry/index"
+
+// Held reports whether anybody holds a chunk, which does not yet make it a hit: see
+// Search.
+//
+// Cost: one probe, no lock, no allocation.
+func (r *Registry) Held(k Key) bool {
+	holders := r.idx.Holders(index.Key(k))
+	if len(holders) == 0 {
+		return false
+	}
+	held := false
+	r.probe(k, holders, func(*stream) { held = true })
+	return held
+}
+
+// HeldBy reports whether any worker of an instance holds a chunk.
+func (r *Registry) HeldBy(k Key, instance string) bool {
+	held := false
+	r.probe(k, r.idx.Holders(index.Key(k)), func(st *stream) {
+		held = held || st.worker.instance.id == instance
+	})
+	return held
+}
+
+// Order is an instance's place in the order of registration, larger for a later one; 0
+// when it is not registered.
+func (r *Registry) Order(instance string) uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if inst := r.byID[instance]; inst != nil {
+		return inst.number
+	}
+	return 0
+}
