@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/kvctrl/kvctrl/internal/promptkeys"
 )
 
 // BenchmarkLookup is a whole lookup over HTTP on loopback: one client, one connection,
@@ -14,10 +16,10 @@ func BenchmarkLookup(b *testing.B) {
 	for _, n := range []int{2048, 32768} {
 		prompt := counting(100_000, n)
 		for _, c := range []struct{ name, profile, held string }{
-			{"hit", "builtin@0", "builtin@0"}, {"miss", "builtin@0", ""}, {"auto-hit", hashAuto, "builtin@0"}, {"auto-miss", hashAuto, ""}, {"sha256_cbor-hit", "sha256_cbor@seed=0", "sha256_cbor@seed=0"},
+			{"hit", "builtin@0", "builtin@0"}, {"miss", "builtin@0", ""}, {"auto-hit", promptkeys.Auto, "builtin@0"}, {"auto-miss", promptkeys.Auto, ""}, {"sha256_cbor-hit", "sha256_cbor@seed=0", "sha256_cbor@seed=0"},
 		} {
 			b.Run(fmt.Sprintf("%s/%d", c.name, n), func(b *testing.B) {
-				r := newRig(b, func(o *Options) { o.Hash = c.profile })
+				r := newRig(b, func(o *Options) { o.Finder = finder(b, c.profile) })
 				r.register("i", 0)
 				r.admit("i", 0, "LocalCPUBackend", chain(b, "builtin@0", counting(0, 512))...)
 				if c.held != "" {
@@ -52,22 +54,24 @@ func BenchmarkLookup(b *testing.B) {
 
 // BenchmarkFind is the search alone.
 func BenchmarkFind(b *testing.B) {
-	for _, c := range []struct{ name, profile, held string }{{"hit", "builtin@0", "builtin@0"}, {"miss", "builtin@0", ""}, {"auto-miss", hashAuto, ""}} {
+	for _, c := range []struct{ name, profile, held string }{{"hit", "builtin@0", "builtin@0"}, {"miss", "builtin@0", ""}, {"auto-miss", promptkeys.Auto, ""}} {
 		for _, n := range []int{2048, 32768} {
 			b.Run(fmt.Sprintf("%s/%d", c.name, n), func(b *testing.B) {
-				r := newRig(b, func(o *Options) { o.Hash = c.profile })
+				r := newRig(b, func(o *Options) { o.Finder = finder(b, c.profile) })
 				r.register("i", 0)
 				tokens := counting(100_000, n)
 				if c.held != "" {
 					r.admit("i", 0, "LocalCPUBackend", chain(b, c.held, tokens)...)
 				}
-				p := prompt{tokens: tokens}
-				if hits, _ := r.s.hash.find(r.state.Registry(), p); len(hits) > 0 != (c.held != "") || len(hits) > 0 && hits[0].Chunks != n/256 {
+				find := func() []promptkeys.Hit {
+					return r.s.opts.Finder.Find(r.state.Registry(), promptkeys.Prompt{Tokens: tokens}).Hits
+				}
+				if hits := find(); len(hits) > 0 != (c.held != "") || len(hits) > 0 && hits[0].Chunks != n/256 {
 					b.Fatalf("found %+v", hits)
 				}
 				b.ReportAllocs()
 				for b.Loop() {
-					r.s.hash.find(r.state.Registry(), p)
+					find()
 				}
 			})
 		}

@@ -24,7 +24,7 @@
 // Usage:
 //
 //	s, err := httpapi.New(httpapi.Options{Addr: ":9000", Node: node, State: fsm,
-//		Executor: exec, Ingest: workers, Hash: "auto"})
+//		Executor: exec, Ingest: workers, Finder: finder})
 //	err = s.Open()     // listens; Addr tells where
 //	err = s.Serve(ctx) // until ctx ends; then lets requests finish
 //	err = s.Close(ctx)

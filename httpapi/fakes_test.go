@@ -16,6 +16,7 @@ import (
 	"github.com/kvctrl/kvctrl/executor"
 	"github.com/kvctrl/kvctrl/fsm"
 	"github.com/kvctrl/kvctrl/ingest"
+	"github.com/kvctrl/kvctrl/internal/promptkeys"
 	"github.com/kvctrl/kvctrl/lmcache"
 	"github.com/kvctrl/kvctrl/registry"
 )
@@ -161,7 +162,7 @@ type rig struct {
 func newRig(t testing.TB, change ...func(*Options)) *rig {
 	t.Helper()
 	r := &rig{t: t, node: &fakeNode{}, state: newState(), exec: &fakeExecutor{}, in: &fakeIngest{}}
-	o := Options{Node: r.node, State: r.state, Executor: r.exec, Ingest: r.in, Addr: "127.0.0.1:0", Version: "test", Hash: "builtin@0"}
+	o := Options{Node: r.node, State: r.state, Executor: r.exec, Ingest: r.in, Addr: "127.0.0.1:0", Version: "test", Finder: finder(t, "builtin@0")}
 	if testing.Verbose() {
 		o.Logger = hclog.New(&hclog.LoggerOptions{Output: testWriter{t}, Level: hclog.Debug})
 	}
@@ -174,6 +175,16 @@ func newRig(t testing.TB, change ...func(*Options)) *rig {
 	}
 	r.s = s
 	return r
+}
+
+// finder is one of a profile, or of auto with seeds.
+func finder(t testing.TB, profile string, seeds ...string) *promptkeys.Finder {
+	t.Helper()
+	f, err := promptkeys.New(promptkeys.Options{Profile: profile, Seeds: seeds})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 type testWriter struct{ t testing.TB }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/kvctrl/kvctrl/internal/promptkeys"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -37,54 +38,40 @@ func (s *Server) lookup(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		reg := s.opts.State.Registry()
-		p.restrict(reg)
+		restrict(&p, reg)
 		began := time.Now()
-		hits, by := s.hash.find(reg, p)
-		if len(hits) > 0 {
-			s.noteProfile(by, p)
-		}
-		s.metrics.lookup(time.Since(began), hits)
-		s.writeHits(w, hits, len(p.tokens))
+		found := s.opts.Finder.Find(reg, p)
+		s.metrics.lookup(time.Since(began), found.Hits)
+		s.writeHits(w, found.Hits)
 		return nil
 	})
 }
 
 // lookupPrompt reads the body, the usual one in one pass.
-func lookupPrompt(body []byte, slice *[]int64) (p prompt, err error) {
+func lookupPrompt(body []byte, slice *[]int64) (p promptkeys.Prompt, err error) {
 	var usual bool
 	if *slice, usual = scanTokens(body, *slice); usual {
-		return prompt{tokens: *slice}, nil
+		return promptkeys.Prompt{Tokens: *slice}, nil
 	}
 	vs, err := bodyLookup.parse(body)
 	if err != nil {
 		return p, err
 	}
-	return prompt{tokens: vs[lookupTokens].ints, beyond: vs[lookupTokens].beyond(), instance: vs[lookupInstance].str}, nil
+	return promptkeys.Prompt{Tokens: vs[lookupTokens].ints, Beyond: vs[lookupTokens].beyond(), Instance: vs[lookupInstance].str}, nil
 }
 
 // restrict lets instance_id stand only when that instance is registered. LMCache does
 // not know the field and its clients send it (its documentation's own example does):
 // an instance that is not there must not turn their hit into a miss.
-func (p *prompt) restrict(reg *registry.Registry) {
-	if p.instance != "" && len(reg.Workers(p.instance)) == 0 {
-		p.instance = ""
-	}
-}
-
-// noteProfile remembers what has hit, once it is evidence: a full chunk.
-func (s *Server) noteProfile(c *candidate, p prompt) {
-	h := s.hash
-	if len(h.candidates) == 1 || len(p.tokens) < h.chunkSize || h.current.Load() == c && h.proven.Load() {
-		return
-	}
-	if h.remember(c) {
-		s.log.Info("hash profile found", "profile", c.profile.String(), "chunk_size", h.chunkSize)
+func restrict(p *promptkeys.Prompt, reg *registry.Registry) {
+	if p.Instance != "" && reg.Order(p.Instance) == 0 {
+		p.Instance = ""
 	}
 }
 
 // writeHits answers {"event_id":…,"layout_info":{instance:[location,tokens]}}, in the
 // order of hits: LMCache's clients take the first.
-func (s *Server) writeHits(w http.ResponseWriter, hits []registry.Hit, tokens int) {
+func (s *Server) writeHits(w http.ResponseWriter, hits []promptkeys.Hit) {
 	b := make([]byte, 0, 96+64*len(hits))
 	b = append(b, `{"event_id":"Lookup`...)
 	b = append(b, uuid.NewString()...)
@@ -97,7 +84,7 @@ func (s *Server) writeHits(w http.ResponseWriter, hits []registry.Hit, tokens in
 		b = append(b, ":["...)
 		b = appendString(b, hit.Location)
 		b = append(b, ',')
-		b = strconv.AppendInt(b, int64(min(hit.Chunks*s.hash.chunkSize, tokens)), 10)
+		b = strconv.AppendInt(b, int64(hit.Tokens), 10)
 		b = append(b, ']')
 	}
 	b = append(b, "}}"...)

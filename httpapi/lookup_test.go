@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"math/big"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/kvctrl/kvctrl/internal/promptkeys"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -77,8 +79,8 @@ func TestLookup_NamesAreUTF8(t *testing.T) {
 // TestLookup_TokensBeyond64Bits: Python hashes integers of any size by their remainder,
 // so builtin finds them; a digest has no such rule and finds nothing.
 func TestLookup_TokensBeyond64Bits(t *testing.T) {
-	for _, c := range []struct{ profile, want string }{{"builtin@0", `{"i":["L",2]}`}, {"sha256_cbor@seed=0", `{}`}, {hashAuto, `{"i":["L",2]}`}} {
-		r := newRig(t, func(o *Options) { o.Hash = c.profile })
+	for _, c := range []struct{ profile, want string }{{"builtin@0", `{"i":["L",2]}`}, {"sha256_cbor@seed=0", `{}`}, {promptkeys.Auto, `{"i":["L",2]}`}} {
+		r := newRig(t, func(o *Options) { o.Finder = finder(t, c.profile) })
 		n, _ := new(big.Int).SetString("1180591620717411303424", 10) // 2^70
 		reduced := []int64{reduce(n), -5}
 		r.register("i", 0)
@@ -92,45 +94,57 @@ func TestLookup_TokensBeyond64Bits(t *testing.T) {
 	}
 }
 
-func TestLookup_AutoFindsTheProfile(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.Hash, o.HashSeeds = hashAuto, []string{"4711"} })
+func TestLookup_AutoFindsTheProfiles(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.Finder = finder(t, promptkeys.Auto, "4711") })
 	prompt, other := counting(0, 600), counting(50_000, 512)
 	const fleet, second = "sha256_cbor@seed=4711", "builtin@seed=123"
 	r.register("i", 0)
 	r.admit("i", 0, "L", chain(t, fleet, prompt)...)
-	r.admit("i", 0, "L", chain(t, second, other)...)
+	r.register("j", 0)
+	r.admit("j", 0, "L", chain(t, second, other)...)
+	r.admit("j", 0, "L", chain(t, second, prompt)[0])
 
-	current := func() string { return r.s.hash.current.Load().profile.String() }
-	if got := current(); got != "builtin@0" || r.s.hash.proven.Load() {
-		t.Fatalf("begins with %s, proven %t", got, r.s.hash.proven.Load())
+	look := func(want string, tokens []int64, inUse ...string) {
+		t.Helper()
+		if got := layout(t, r.post("/lookup", lookupBody(tokens, ""))); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		var have []string
+		for _, p := range r.s.opts.Finder.Stats(r.state.Registry()).Profiles {
+			if p.InUse {
+				have = append(have, p.Profile)
+			}
+		}
+		if slices.Sort(have); !slices.Equal(have, inUse) {
+			t.Errorf("in use are %q, want %q", have, inUse)
+		}
 	}
-	// Shorter than a chunk: no evidence, no search for another profile.
-	if got := layout(t, r.post("/lookup", lookupBody(prompt[:255], ""))); got != "{}" || current() != "builtin@0" {
-		t.Fatalf("%s under %s", got, current())
-	}
-	if got := layout(t, r.post("/lookup", lookupBody(prompt, ""))); got != `{"i":["L",600]}` || current() != fleet {
-		t.Fatalf("%s under %s", got, current())
-	}
-	// A miss under every profile leaves the found one in place.
-	if got := layout(t, r.post("/lookup", lookupBody(counting(7, 300), ""))); got != "{}" || current() != fleet {
-		t.Fatalf("%s under %s", got, current())
-	}
-	if got := layout(t, r.post("/lookup", lookupBody(other, ""))); got != `{"i":["L",512]}` || current() != second {
-		t.Fatalf("%s under %s", got, current())
-	}
-	if n := r.s.hash.changes.Load(); n != 2 {
-		t.Errorf("%d changes, want 2", n)
-	}
-	if body := r.get("/metrics").Body.String(); !strings.Contains(body, `kvctrl_lookup_profile_info{profile="builtin@seed=123",proven="true"} 1`) ||
-		!strings.Contains(body, "kvctrl_lookup_profile_changes_total 2") {
-		t.Error("the profile is not in the metrics")
+	look("{}", prompt[:255]) // shorter than a chunk: no evidence, no search for another profile
+	look(`{"j":["L",512]}`, other, second)
+	look(`{}`, counting(7, 300), second) // a miss under every profile changes nothing
+	r.admit("j", 0, "L", chain(t, second, counting(9000, 256))...)
+	look(`{"j":["L",256]}`, counting(9000, 256), second)
+	r.state.Registry().Deregister(registry.WorkerRef{Instance: "j"}, 1_700_000_000_250_001)
+	look(`{"i":["L",600]}`, prompt, second, fleet)
+	r.register("j", 0)
+	r.admit("j", 0, "L", chain(t, second, prompt)[:2]...)
+	look(`{"i":["L",600],"j":["L",512]}`, prompt, second, fleet) // both, at once
+	body := r.get("/metrics").Body.String()
+	for _, line := range []string{
+		`kvctrl_hash_profile_in_use{chunk_size="256",profile="builtin@seed=123"} 1`, `kvctrl_hash_profile_hits_total{chunk_size="256",profile="builtin@seed=123"} 3`,
+		`kvctrl_hash_profile_instances{chunk_size="256",profile="sha256_cbor@seed=4711"} 1`, `kvctrl_hash_profiles_found_total 2`,
+		`kvctrl_hash_probes_total{outcome="hit"} 2`, `kvctrl_hash_probes_total{outcome="miss"} 1`,
+	} {
+		if !strings.Contains(body, "\n"+line+"\n") {
+			t.Errorf("no line %s", line)
+		}
 	}
 }
 
 // TestLookup_AutoAsksTheInstanceOnly: another instance's profile is no evidence for the
 // one that is asked for.
 func TestLookup_AutoAsksTheInstanceOnly(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.Hash = hashAuto })
+	r := newRig(t, func(o *Options) { o.Finder = finder(t, promptkeys.Auto) })
 	prompt := counting(0, 256)
 	r.register("a", 0)
 	r.admit("a", 0, "L", chain(t, "builtin@seed=0", prompt)...)

@@ -22,7 +22,7 @@ type metrics struct {
 // newMetrics makes a registry of its own: nothing is registered globally.
 func newMetrics(s *Server) (*metrics, *prometheus.Registry) {
 	reg := prometheus.NewRegistry()
-	m := &metrics{http: newHTTPMetrics(s), lookups: newLookupMetrics(s), forward: newForwardMetrics(), peers: newPeerMetrics()}
+	m := &metrics{http: newHTTPMetrics(s), lookups: newLookupMetrics(), forward: newForwardMetrics(), peers: newPeerMetrics()}
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

@@ -8,7 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/kvctrl/kvctrl/registry"
+	"github.com/kvctrl/kvctrl/internal/promptkeys"
 )
 
 // httpMetrics counts requests by route and status. A route is the pattern in our own
@@ -86,41 +86,29 @@ func (m routeMetrics) done(method string, status int, took time.Duration) {
 type lookupMetrics struct {
 	seconds prometheus.Histogram
 	chunks  prometheus.Histogram
-	changes prometheus.CounterFunc
-	profile *prometheus.Desc
-	server  *Server
 }
 
-func newLookupMetrics(s *Server) *lookupMetrics {
+func newLookupMetrics() *lookupMetrics {
 	return &lookupMetrics{
-		server: s,
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kvctrl_lookup_seconds", Help: "Time to hash a prompt and search for its chunks, without HTTP.",
 			Buckets: []float64{.000005, .00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .1}}),
 		chunks: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kvctrl_lookup_hit_chunks", Help: "Chunks of the prompt that the best instance holds; 0 is a miss.",
 			Buckets: []float64{0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}}),
-		changes: prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "kvctrl_lookup_profile_changes_total", Help: "How often auto took another hash profile."},
-			func() float64 { return float64(s.hash.changes.Load()) }),
-		profile: prometheus.NewDesc("kvctrl_lookup_profile_info", "The hash profile that lookups begin with; proven is true once a hit rests on it, or it is fixed.", []string{"profile", "proven"}, nil),
 	}
 }
 
 func (m *lookupMetrics) Describe(ch chan<- *prometheus.Desc) {
 	m.seconds.Describe(ch)
 	m.chunks.Describe(ch)
-	m.changes.Describe(ch)
-	ch <- m.profile
 }
 
 func (m *lookupMetrics) Collect(ch chan<- prometheus.Metric) {
 	m.seconds.Collect(ch)
 	m.chunks.Collect(ch)
-	m.changes.Collect(ch)
-	h := m.server.hash
-	ch <- prometheus.MustNewConstMetric(m.profile, prometheus.GaugeValue, 1, h.current.Load().profile.String(), strconv.FormatBool(h.proven.Load()))
 }
 
 // lookup counts one lookup.
-func (m *metrics) lookup(took time.Duration, hits []registry.Hit) {
+func (m *metrics) lookup(took time.Duration, hits []promptkeys.Hit) {
 	best := 0
 	for _, h := range hits {
 		best = max(best, h.Chunks)

@@ -8,6 +8,7 @@ import (
 	"github.com/kvctrl/kvctrl/fsm"
 	"github.com/kvctrl/kvctrl/ingest"
 	"github.com/kvctrl/kvctrl/internal/histogram"
+	"github.com/kvctrl/kvctrl/internal/promptkeys"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -20,6 +21,7 @@ type sample struct {
 	fsm      fsm.Stats
 	ingest   ingest.Stats
 	executor executor.Stats
+	hash     promptkeys.Stats
 }
 
 // metric is one family whose values come from a sample. values, or histograms in a
@@ -57,7 +59,7 @@ type sampler struct {
 
 func newSampler(s *Server) *sampler {
 	c := &sampler{server: s}
-	for _, list := range [][]metric{lmcacheMetrics(), raftMetrics(), ingestMetrics(), registryMetrics(), commandMetrics()} {
+	for _, list := range [][]metric{lmcacheMetrics(), raftMetrics(), ingestMetrics(), registryMetrics(), commandMetrics(), hashMetrics()} {
 		c.metrics = append(c.metrics, list...)
 	}
 	for _, m := range c.metrics {
@@ -77,6 +79,7 @@ func (c *sampler) Collect(ch chan<- prometheus.Metric) {
 	s := &sample{
 		totals: o.State.Registry().Totals(), node: o.Node.Status(), counters: o.Node.Counters(), leading: o.Node.IsLeader(),
 		fsm: o.State.Stats(), ingest: o.Ingest.Stats(), executor: o.Executor.Stats(),
+		hash: o.Finder.Stats(o.State.Registry()),
 	}
 	for i, m := range c.metrics {
 		if m.histograms != nil {

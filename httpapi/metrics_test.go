@@ -76,7 +76,8 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		`kvctrl_commands_open 2`, `kvctrl_commands_total{command="move",outcome="partial"} 5`, `kvctrl_commands_total{command="pin",outcome="done"} 0`,
 		`kvctrl_command_seconds_bucket{command="pin",le="2"} 1`, `kvctrl_command_seconds_bucket{command="pin",le="4"} 3`, `kvctrl_command_seconds_bucket{command="pin",le="+Inf"} 4`, `kvctrl_command_seconds_sum{command="pin"} 12.5`, `kvctrl_command_seconds_count{command="move"} 0`,
 		`kvctrl_worker_answer_seconds_bucket{le="0.1"} 1`, `kvctrl_worker_answer_seconds_bucket{le="1"} 3`, `kvctrl_worker_answer_seconds_bucket{le="+Inf"} 6`, `kvctrl_worker_answer_seconds_sum 9.5`, `kvctrl_worker_answer_seconds_count 6`,
-		`kvctrl_lookup_profile_info{profile="builtin@0",proven="true"} 1`,
+		`kvctrl_hash_profile_in_use{chunk_size="256",profile="builtin@0"} 1`, `kvctrl_hash_profile_hits_total{chunk_size="256",profile="builtin@0"} 0`,
+		`kvctrl_hash_profile_last_hit_timestamp_seconds{chunk_size="256",profile="builtin@0"} 0`, `kvctrl_hash_candidates 1`, `kvctrl_hash_probes_total{outcome="miss"} 0`,
 	} {
 		if !strings.Contains(body, "\n"+line+"\n") {
 			t.Errorf("no line %s", line)

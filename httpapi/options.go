@@ -14,7 +14,7 @@ import (
 	"github.com/kvctrl/kvctrl/executor"
 	"github.com/kvctrl/kvctrl/fsm"
 	"github.com/kvctrl/kvctrl/ingest"
-	"github.com/kvctrl/kvctrl/lmcache"
+	"github.com/kvctrl/kvctrl/internal/promptkeys"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -67,26 +67,21 @@ type Ingest interface {
 	Stats() ingest.Stats
 }
 
-// Options are a server's parts and limits. Node, State, Executor and Ingest have no
-// default.
+// Options are a server's parts and limits. Node, State, Executor, Ingest and Finder have
+// no default.
 type Options struct {
 	Node     Node
 	State    State
 	Executor Executor
 	Ingest   Ingest
+	// Finder hashes the prompts of lookups.
+	Finder *promptkeys.Finder
 
 	// Addr is what to listen on ("0.0.0.0:9000"); port 0 takes a free one.
 	Addr string
 	// TLSCert and TLSKey are files; with them REST is TLS only. With TLSClientCA
 	// clients must show a certificate of that authority.
 	TLSCert, TLSKey, TLSClientCA string
-
-	// Hash is the chunk-hash profile of lookups, or "auto" (the default).
-	Hash string
-	// HashSeeds are further PYTHONHASHSEED texts for auto to try.
-	HashSeeds []string
-	// ChunkSize is the number of tokens in a chunk (256).
-	ChunkSize int
 
 	// MaxBody is the size in bytes of the largest body (32 MiB); beyond it 413.
 	MaxBody int64
@@ -132,8 +127,6 @@ const DefaultMaxConns = 8192
 
 func (o Options) withDefaults() Options {
 	setDefault(&o.Addr, "0.0.0.0:9000")
-	setDefault(&o.Hash, hashAuto)
-	setDefault(&o.ChunkSize, lmcache.DefaultChunkSize)
 	setDefault(&o.MaxBody, 32<<20)
 	setDefault(&o.MaxBodies, max(256<<20, 2*o.MaxBody))
 	setDefault(&o.MaxConns, DefaultMaxConns)
@@ -174,6 +167,7 @@ func (o Options) Validate() error {
 	need(o.State != nil, "no State")
 	need(o.Executor != nil, "no Executor")
 	need(o.Ingest != nil, "no Ingest")
+	need(o.Finder != nil, "no Finder")
 	_, _, err := net.SplitHostPort(o.Addr)
 	need(err == nil, "address %q: want host:port", o.Addr)
 	need((o.TLSCert == "") == (o.TLSKey == ""), "TLS certificate %q and key %q: want both or none", o.TLSCert, o.TLSKey)
@@ -190,9 +184,6 @@ func (o Options) Validate() error {
 		{"write timeout", o.WriteTimeout}, {"idle timeout", o.IdleTimeout}, {"drain timeout", o.DrainTimeout},
 	} {
 		need(d.v > 0, "%s %v: want more than 0", d.name, d.v)
-	}
-	if _, err := newHashing(o); err != nil {
-		faults = append(faults, err)
 	}
 	if len(faults) == 0 {
 		return nil

@@ -22,7 +22,6 @@ import (
 type Server struct {
 	opts    Options
 	log     hclog.Logger
-	hash    *hashing
 	routes  []route
 	handler http.Handler
 	metrics *metrics
@@ -52,11 +51,7 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	hash, err := newHashing(o)
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{opts: o, log: o.Logger, hash: hash, page: newPage(o.Version), conns: connections{max: int64(o.MaxConns)}}
+	s := &Server{opts: o, log: o.Logger, page: newPage(o.Version), conns: connections{max: int64(o.MaxConns)}}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.routes = s.routeTable()
 	s.openapi = openAPI(s.routes, o.Version)

@@ -461,19 +461,13 @@ func TestServer_TLS(t *testing.T) {
 }
 
 func TestOptions_Validate(t *testing.T) {
-	err := Options{Addr: "nowhere", TLSKey: "k", MaxBody: 10, ReadWait: -1, Hash: "builtin"}.withDefaults().Validate()
+	err := Options{Addr: "nowhere", TLSKey: "k", MaxBody: 10, ReadWait: -1}.withDefaults().Validate()
 	if err == nil {
 		t.Fatal("no fault found")
 	}
-	for _, has := range []string{"no Node", "no State", "no Executor", "no Ingest", `"nowhere"`, `key "k"`, "largest body 10", "read wait -1ns", `hash profile "builtin"`} {
+	for _, has := range []string{"no Node", "no State", "no Executor", "no Ingest", "no Finder", `"nowhere"`, `key "k"`, "largest body 10", "read wait -1ns"} {
 		if !strings.Contains(err.Error(), has) {
 			t.Errorf("no word of %s in: %v", has, err)
-		}
-	}
-	r := newRig(t, func(o *Options) { o.Hash, o.ChunkSize = hashAuto, 20_000 }) // beyond the pickle families
-	for _, c := range r.s.hash.candidates {
-		if strings.HasPrefix(c.profile.String(), "sha256@") {
-			t.Errorf("%s cannot hash chunks of 20000 tokens", c.profile)
 		}
 	}
 	bad := newRig(t, func(o *Options) { o.TLSCert, o.TLSKey = "/nonexistent/cert", "/nonexistent/key" })

@@ -6,8 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/kvctrl/kvctrl/internal/promptkeys"
 )
 
 // config is what serve runs with, after every source has been merged.
@@ -32,9 +38,9 @@ type config struct {
 	LogStore         string
 	LogBytesSnapshot int64
 
-	Hash      string
-	ChunkSize int
-	HashSeeds []string
+	Hash       string
+	HashSeeds  []string // this process's own first
+	ChunkSizes []int    // chunk-size first
 
 	SyncThreshold  float64
 	SyncTimeout    time.Duration
@@ -72,7 +78,6 @@ func buildConfig(s settings) (config, error) {
 		LogStore:            m["log-store"].(string),
 		LogBytesSnapshot:    int64(m["log-bytes-snapshot"].(int)),
 		Hash:                m["hash"].(string),
-		ChunkSize:           m["chunk-size"].(int),
 		HashSeeds:           m["hash-seeds"].([]string),
 		SyncThreshold:       m["full-sync-completion-threshold"].(float64),
 		SyncTimeout:         m["full-sync-timeout"].(time.Duration),
@@ -141,8 +146,20 @@ func buildConfig(s settings) (config, error) {
 	if c.LogStore != "bolt" && c.LogStore != "wal" {
 		fault("log-store is %q, want bolt or wal", c.LogStore)
 	}
-	if c.ChunkSize < 1 || c.ChunkSize > 1<<20 {
-		fault("chunk-size is %d, want 1 to %d tokens", c.ChunkSize, 1<<20)
+	if s.hashSeed != "" {
+		c.HashSeeds = append([]string{s.hashSeed}, c.HashSeeds...)
+	}
+	c.ChunkSizes = []int{m["chunk-size"].(int)}
+	for _, text := range m["chunk-sizes"].([]string) {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			fault("chunk-sizes names %q, want numbers of tokens such as 256,512", text)
+		} else if !slices.Contains(c.ChunkSizes, n) {
+			c.ChunkSizes = append(c.ChunkSizes, n)
+		}
+	}
+	if _, err := c.finder(nil); err != nil {
+		fault("hash, chunk-size or chunk-sizes: %w", err)
 	}
 	if c.SyncThreshold <= 0 || c.SyncThreshold > 1 {
 		fault("full-sync-completion-threshold is %v, want above 0 and at most 1", c.SyncThreshold)
@@ -178,6 +195,11 @@ func buildConfig(s settings) (config, error) {
 		fault("peer-tls-cert, peer-tls-key and peer-tls-ca go together: %q, %q, %q", c.PeerTLSCert, c.PeerTLSKey, c.PeerTLSCA)
 	}
 	return c, errors.Join(faults...)
+}
+
+// finder hashes prompts as the workers do.
+func (c config) finder(log hclog.Logger) (*promptkeys.Finder, error) {
+	return promptkeys.New(promptkeys.Options{Profile: c.Hash, Seeds: c.HashSeeds, ChunkSizes: c.ChunkSizes, Logger: log})
 }
 
 // maxReplicas is beyond any cluster: every replica more makes each commit slower.

@@ -136,7 +136,10 @@ func TestConfig_Refusals(t *testing.T) {
 		{"timeout 0", []string{"--lmcache-worker-timeout", "0"}, nil, nil, "lmcache-worker-timeout"},
 		{"peer address", []string{"--peer-addr", "x"}, nil, nil, `peer-addr is "x", want host:port`},
 		{"log store", []string{"--log-store", "rocks"}, nil, nil, `log-store is "rocks", want bolt or wal`},
-		{"chunk size", []string{"--chunk-size", "0"}, nil, nil, "chunk-size is 0"},
+		{"chunk size", []string{"--chunk-size", "0"}, nil, nil, "chunk size 0: want 1 to"},
+		{"chunk sizes", []string{"--chunk-sizes", "512,x"}, nil, nil, `chunk-sizes names "x", want numbers`},
+		{"chunk sizes of a fixed profile", []string{"--chunk-sizes", "512", "--hash", "builtin@0"}, nil, nil, "2 chunk sizes with a fixed hash profile"},
+		{"hash profile", []string{"--hash", "builtin"}, nil, nil, `hash profile "builtin": no root`},
 		{"threshold", []string{"--full-sync-completion-threshold", "1.5"}, nil, nil, "full-sync-completion-threshold is 1.5"},
 		{"syncs", []string{"--max-syncs", "0"}, nil, nil, "max-syncs is 0"},
 		{"deadline", []string{"--worker-deadline", "1ms"}, nil, nil, "worker-deadline is 1ms"},
@@ -199,7 +202,7 @@ func TestConfig_AllFaultsAtOnce(t *testing.T) {
 
 func TestConfig_EveryOptionFromEverySource(t *testing.T) {
 	sample := map[string]string{"monitor-ports": `{"pull":1,"reply":2}`, "peer-addr": "h:1", "peer-advertise": "h:1", "log-store": "wal",
-		"log-level": "debug", "log-format": "json", "full-sync-completion-threshold": "0.5", "health-check-interval": "3", "bootstrap-expect": "0"}
+		"log-level": "debug", "log-format": "json", "full-sync-completion-threshold": "0.5", "health-check-interval": "3", "bootstrap-expect": "0", "hash": "builtin@0", "chunk-sizes": "512"}
 	for _, o := range serveOptions {
 		v, ok := sample[o.name]
 		if !ok {
@@ -232,6 +235,21 @@ func TestConfig_EveryOptionFromEverySource(t *testing.T) {
 				t.Errorf("--%s %s changes nothing", o.name, v)
 			}
 		})
+	}
+}
+
+// TestConfig_Hashing: what this process has in its own environment is tried before the
+// seeds that are named, and --chunk-size before other sizes.
+func TestConfig_Hashing(t *testing.T) {
+	c := mustLoad(t, []string{"--hash-seeds", "a,9", "--chunk-sizes", "512,256,16"}, []string{"chunk_size=128"}, []string{"PYTHONHASHSEED=77"})
+	if diff := cmp.Diff([]string{"77", "a", "9"}, c.HashSeeds); diff != "" {
+		t.Errorf("seeds (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]int{128, 512, 256, 16}, c.ChunkSizes); diff != "" {
+		t.Errorf("chunk sizes (-want +got):\n%s", diff)
+	}
+	if c := mustLoad(t, nil, nil, []string{"PYTHONHASHSEED="}); len(c.HashSeeds) != 0 || len(c.ChunkSizes) != 1 || c.ChunkSizes[0] != 256 {
+		t.Errorf("without any: %q, %v", c.HashSeeds, c.ChunkSizes)
 	}
 }
 

@@ -37,7 +37,8 @@ var serveOptions = []option{
 
 	{"hash", "auto", "", "chunk-hash profile of lookups: a name such as builtin@0 or sha256_cbor@seed=0, or auto"},
 	{"chunk-size", 256, "", "tokens in a chunk"},
-	{"hash-seeds", []string{}, "", "further PYTHONHASHSEED texts that auto tries, comma separated"},
+	{"chunk-sizes", []string{}, "", "further chunk sizes that auto tries, comma separated; each makes a miss dearer by a third or more"},
+	{"hash-seeds", []string{}, "", "further PYTHONHASHSEED texts that auto tries, comma separated, after that of kvctrld's own environment"},
 
 	{"full-sync-completion-threshold", 0.8, "full_sync_completion_threshold", "LMCache's setting; accepted, without effect: a worker is done syncing when its own data is complete"},
 	{"full-sync-timeout", 300 * time.Second, "full_sync_timeout_s", "a full sync that takes longer is given up"},

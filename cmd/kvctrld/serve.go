@@ -72,6 +72,10 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		OnFatal:  fail,
 	})
 	node := &openingNode{}
+	finder, err := c.finder(log.Named("hash"))
+	if err != nil {
+		return configError(err)
+	}
 
 	exec, err := executor.New(executor.Options{Log: node, Registry: state.Registry, Deadline: c.WorkerDeadline, Logger: log.Named("executor")})
 	if err != nil {
@@ -101,7 +105,7 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 	rest, err := httpapi.New(httpapi.Options{
 		Addr: net.JoinHostPort(c.Host, strconv.Itoa(c.Port)), TLSCert: c.TLSCert, TLSKey: c.TLSKey, TLSClientCA: c.TLSCA,
 		Node: node, State: state, Executor: exec, Ingest: workers,
-		Hash: c.Hash, HashSeeds: c.HashSeeds, ChunkSize: c.ChunkSize,
+		Finder:  finder,
 		MaxBody: c.MaxBody, MaxConns: maxConns(), WorkerDeadline: c.WorkerDeadline, Environ: osEnviron(), Version: version, Logger: log.Named("http"),
 	})
 	if err != nil {

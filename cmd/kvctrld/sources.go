@@ -21,6 +21,9 @@ import (
 type settings struct {
 	value map[string]any
 	given map[string]bool
+	// hashSeed is PYTHONHASHSEED: whoever gives it to the engines and to kvctrld alike
+	// need not name it.
+	hashSeed string
 }
 
 // addFlags declares every option as a flag with its default. A flag may be written as
@@ -76,6 +79,7 @@ func loadConfig(fs *pflag.FlagSet, words, environ []string) (config, error) {
 		merged.value[o.name] = o.def
 	}
 	env := environment(environ)
+	merged.hashSeed = env["PYTHONHASHSEED"]
 
 	path, _ := fs.GetString("config")
 	from := "--config"

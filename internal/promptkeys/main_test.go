@@ -1,0 +1,75 @@
+package promptkeys
+
+import (
+	"testing"
+	"time"
+
+	"github.com/kvctrl/kvctrl/lmcache"
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+const at = 1_700_000_000_000_000
+
+// fleet is a registry that simulated engines fill.
+type fleet struct {
+	t testing.TB
+	*registry.Registry
+}
+
+func newFleet(t testing.TB) fleet {
+	return fleet{t, registry.New(registry.Options{Shards: 4})}
+}
+
+// store lets an engine hold the first chunks of a prompt (all when 0), keyed as its
+// profile does.
+func (f fleet) store(instance, profile string, size int, tokens []int64, chunks int) {
+	f.t.Helper()
+	p, err := lmcache.ParseProfile(profile)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if f.Order(instance) == 0 {
+		f.Register(registry.Registration{WorkerRef: registry.WorkerRef{Instance: instance}, IP: "127.0.0.1", Port: 1, At: at})
+	}
+	o := registry.Ops{Stream: registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: instance}, Location: "L"}, At: at}
+	for _, k := range p.Chain(tokens, size, false) {
+		if chunks == 0 || len(o.Keys) < chunks {
+			o.Keys = append(o.Keys, registry.Key(k))
+		}
+	}
+	if res := f.ApplyOps(o); res.Unknown || res.Refused != "" || len(o.Keys) == 0 {
+		f.t.Fatalf("%s stores %d keys: %+v", instance, len(o.Keys), res)
+	}
+}
+
+func newFinder(t testing.TB, o Options) *Finder {
+	t.Helper()
+	if o.Now == nil {
+		o.Now = func() time.Time { return time.UnixMicro(at) }
+	}
+	f, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// prompt gives n tokens, others for each first.
+func prompt(first, n int) []int64 {
+	out := make([]int64, n)
+	for i := range out {
+		out[i] = int64(first*100_000 + i)
+	}
+	return out
+}
+
+// inUse are the names of the profiles in use, the last that has hit first.
+func inUse(f *Finder, reg *registry.Registry) []string {
+	var names []string
+	for _, p := range f.Stats(reg).Profiles {
+		if p.InUse {
+			names = append(names, p.Profile)
+		}
+	}
+	return names
+}
