@@ -90,7 +90,7 @@ func (d *decoder) value(env envelope, c cursor) (any, *refusal) {
 	case TypeRunEvent:
 		value = decodeRunEvent(&c)
 	case TypeFinishEvent:
-		value = decodeFinishEvent(&c)
+		value = decodeFinishEvent(&c, env.version)
 	case TypeSetMember:
 		value = decodeMember(&c)
 	case TypeRemoveMember:

@@ -69,7 +69,7 @@ var versions = map[Type]struct {
 	TypeLease:        {"lease", 1, 1},
 	TypeCreateEvent:  {"create event", 1, 1},
 	TypeRunEvent:     {"run event", 1, 1},
-	TypeFinishEvent:  {"finish event", 1, 1},
+	TypeFinishEvent:  {"finish event", 1, 2}, // from 2 on with what is to be confirmed
 	TypeSetMember:    {"set member", 2, 2},
 	TypeRemoveMember: {"remove member", 1, 1},
 }

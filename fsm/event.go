@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"github.com/kvctrl/kvctrl/registry"
@@ -122,10 +123,11 @@ func EncodeFinishEvent(e registry.EventFinish) []byte {
 		b = appendText(b, w.Error)
 	}
 	b = appendInt(b, int64(e.At))
+	b = appendConfirmation(b, e.Confirm)
 	return seal(b)
 }
 
-func decodeFinishEvent(c *cursor) registry.EventFinish {
+func decodeFinishEvent(c *cursor, version uint8) registry.EventFinish {
 	e := registry.EventFinish{
 		ID:        c.name("event id"),
 		Term:      c.uint(),
@@ -147,7 +149,31 @@ func decodeFinishEvent(c *cursor) registry.EventFinish {
 		e.Workers = append(e.Workers, w)
 	}
 	e.At = registry.Micros(c.int())
+	if version >= 2 {
+		e.Confirm = readConfirmation(c)
+	}
 	return e
+}
+
+// appendConfirmation writes ranks, and the key if there are any: without ranks there is
+// nothing to confirm.
+func appendConfirmation(dst []byte, c *registry.Confirmation) []byte {
+	if c == nil || len(c.Ranks) == 0 {
+		return appendUint(dst, 0)
+	}
+	dst = appendUint(dst, uint64(len(c.Ranks)))
+	for _, rank := range c.Ranks {
+		dst = appendInt(dst, rank)
+	}
+	return binary.LittleEndian.AppendUint64(dst, uint64(c.Key))
+}
+
+func readConfirmation(c *cursor) *registry.Confirmation {
+	ranks := readList(c, "ranks", 1, c.int)
+	if len(ranks) == 0 {
+		return nil
+	}
+	return &registry.Confirmation{Ranks: ranks, Key: registry.Key(c.fixed64())}
 }
 
 func appendTarget(dst []byte, t registry.Target) []byte {

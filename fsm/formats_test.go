@@ -89,13 +89,12 @@ func TestFormats_Tables(t *testing.T) {
 	}
 }
 
-// Snapshots of every released version stay readable.
+// Snapshots of every version, and of every version of the state in them, stay readable.
 func TestSnapshot_Golden(t *testing.T) {
-	for version, want := range map[int]struct{ workers, events, members int }{
-		1: {3, 3, 3},
-	} {
-		file := filepath.Join("testdata", "snapshots", fmt.Sprintf("small.v%d.golden", version))
-		if *update && version == SnapshotVersion {
+	for version := oldestStateVersion; version <= stateVersion; version++ {
+		want := struct{ workers, events, members int }{3, 3, 3}
+		file := filepath.Join("testdata", "snapshots", fmt.Sprintf("small.v%d.%d.golden", SnapshotVersion, version))
+		if *update && version == stateVersion {
 			f, _ := newFSM(t)
 			f.ApplyBatch(writeScript(13, 60))
 			if err := os.WriteFile(file, []byte(hexLines(persist(t, f))), 0o644); err != nil {
@@ -108,7 +107,7 @@ func TestSnapshot_Golden(t *testing.T) {
 		}
 		reg := f.Registry()
 		if w, e, m := len(reg.Workers("")), len(reg.Events(100)), len(reg.Members()); w != want.workers || e != want.events || m != want.members || f.Applied() == 0 {
-			t.Errorf("version %d: %d workers, %d events, %d members at %d, want %+v", version, w, e, m, f.Applied(), want)
+			t.Errorf("state version %d: %d workers, %d events, %d members at %d, want %+v", version, w, e, m, f.Applied(), want)
 		}
 	}
 }

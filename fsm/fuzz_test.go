@@ -168,7 +168,7 @@ func digestOf(parts [][]byte) registry.Digest {
 		}
 	}
 	c := cursor{data: b}
-	if st := readState(&c); c.err == nil {
+	if st, _ := readState(&c); c.err == nil {
 		return st.Digest()
 	}
 	return registry.Digest{}

@@ -85,6 +85,7 @@ func load(source io.Reader, opts registry.Options) (header snapshotHeader, reg *
 type builder struct {
 	opts    registry.Options
 	state   []byte           // of the state sections so far
+	version uint64           // of the state's encoding
 	loader  *registry.Loader // made when the state is complete
 	keys    uint64
 	holders []uint32 // scratch
@@ -105,11 +106,11 @@ func (b *builder) start() error {
 		return nil
 	}
 	c := cursor{data: b.state}
-	state := readState(&c)
+	state, version := readState(&c)
 	if c.err != nil {
 		return fmt.Errorf("state before it: %w", c.err)
 	}
-	b.state = nil
+	b.state, b.version = nil, version
 	loader, err := registry.NewLoader(*state, b.opts)
 	if err != nil {
 		return fmt.Errorf("state before it: %w", err)
@@ -159,7 +160,12 @@ func (b *builder) finish(end *snapshotEnd) (*registry.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if got := reg.Digest(); got != end.digest {
+	state := reg.State()
+	got := state.Digest()
+	if b.version == oldestStateVersion {
+		got = state.OldDigest()
+	}
+	if got != end.digest {
 		return nil, fmt.Errorf("digest %v, want %v", got, end.digest)
 	}
 	return reg, nil

@@ -9,6 +9,8 @@ type sample struct {
 	typ   Type
 	entry func() []byte
 	want  any // what Decode gives
+	// before is what it gives of earlier versions' golden files; nil for the same.
+	before any
 }
 
 const sampleAt = registry.Micros(1_760_000_000_000_000)
@@ -90,17 +92,20 @@ func samples() []sample {
 			{WorkerRef: workerA, State: registry.EventDone, NumTokens: 256},
 			{WorkerRef: workerB, State: registry.EventTimedOut, Error: "no answer within 30s"},
 		},
-		At: sampleAt + 200,
+		Confirm: &registry.Confirmation{Key: 0x1122334455667788, Ranks: []int64{0, 1}},
+		At:      sampleAt + 200,
 	}
+	finishBefore := finish
+	finishBefore.Confirm = nil
 	member := registry.Member{NodeID: "node-1", PeerAddr: "10.0.0.1:7400", URL: "http://10.0.0.1:9000", Voter: true}
 	return []sample{
-		{"worker-batch", TypeWorkerBatch, func() []byte { return encodeBatch(batch) }, batch},
-		{"term-begin", TypeTermBegin, func() []byte { return EncodeTermBegin(term) }, term},
-		{"lease", TypeLease, func() []byte { return EncodeLease(lease) }, lease},
-		{"create-event", TypeCreateEvent, func() []byte { return EncodeCreateEvent(create) }, create},
-		{"run-event", TypeRunEvent, func() []byte { return EncodeRunEvent(run) }, run},
-		{"finish-event", TypeFinishEvent, func() []byte { return EncodeFinishEvent(finish) }, finish},
-		{"set-member", TypeSetMember, func() []byte { return EncodeSetMember(member) }, member},
-		{"remove-member", TypeRemoveMember, func() []byte { return EncodeRemoveMember("node-1") }, RemoveMember{NodeID: "node-1"}},
+		{"worker-batch", TypeWorkerBatch, func() []byte { return encodeBatch(batch) }, batch, nil},
+		{"term-begin", TypeTermBegin, func() []byte { return EncodeTermBegin(term) }, term, nil},
+		{"lease", TypeLease, func() []byte { return EncodeLease(lease) }, lease, nil},
+		{"create-event", TypeCreateEvent, func() []byte { return EncodeCreateEvent(create) }, create, nil},
+		{"run-event", TypeRunEvent, func() []byte { return EncodeRunEvent(run) }, run, nil},
+		{"finish-event", TypeFinishEvent, func() []byte { return EncodeFinishEvent(finish) }, finish, finishBefore},
+		{"set-member", TypeSetMember, func() []byte { return EncodeSetMember(member) }, member, nil},
+		{"remove-member", TypeRemoveMember, func() []byte { return EncodeRemoveMember("node-1") }, RemoveMember{NodeID: "node-1"}, nil},
 	}
 }

@@ -82,12 +82,13 @@ func (s *script) entry() []byte {
 	case 2:
 		s.events++
 		return EncodeCreateEvent(registry.EventCreate{ID: id(), Kind: registry.CommandPin, Source: registry.Target{Instance: "vllm-0"},
+			Dest:   registry.Target{Instance: "vllm-0"},
 			Tokens: 7, Term: s.term, At: s.now})
 	case 3:
 		return EncodeRunEvent(registry.EventRun{ID: id(), Term: s.term, Workers: []registry.WorkerRef{s.worker()}, At: s.now})
 	case 4:
 		return EncodeFinishEvent(registry.EventFinish{ID: id(), Term: s.term, State: registry.EventDone, NumTokens: 7, At: s.now,
-			Workers: []registry.WorkerOutcome{{WorkerRef: s.worker(), State: registry.EventDone, NumTokens: 7}}})
+			Workers: []registry.WorkerOutcome{{WorkerRef: s.worker(), State: registry.EventDone, NumTokens: 7}}, Confirm: s.confirmation()})
 	case 5:
 		n := fmt.Sprintf("node-%d", s.rng.IntN(3))
 		return EncodeSetMember(registry.Member{NodeID: n, PeerAddr: n + ":1", URL: fmt.Sprintf("http://%s:%d", n, s.rng.IntN(2)), Voter: s.rng.IntN(2) == 0})
@@ -97,6 +98,14 @@ func (s *script) entry() []byte {
 		return seal([]byte{200, 1, 0, 8, 'x'})
 	}
 	return s.batch()
+}
+
+// confirmation is of every other event: some are confirmed, some wait in vain.
+func (s *script) confirmation() *registry.Confirmation {
+	if s.events%2 == 0 {
+		return nil
+	}
+	return &registry.Confirmation{Key: registry.Key(uint64(s.events) * 0x9e3779b97f4a7c15), Ranks: []int64{0}}
 }
 
 func (s *script) batch() []byte {

@@ -336,7 +336,7 @@ func TestRestore_RefusesContradictions(t *testing.T) {
 		{"newer section", "type 9 section: type 9 is not known", with(func(p [][]byte) [][]byte {
 			return slices.Insert(p, 2, section(9, []byte("x")))
 		})},
-		{"newer state", "state version 3", with(func(p [][]byte) [][]byte { p[1] = section(sectionState, []byte{3}); return p })},
+		{"newer state", "state version 4", with(func(p [][]byte) [][]byte { p[1] = section(sectionState, []byte{4}); return p })},
 		{"no state", "state before it", with(func(p [][]byte) [][]byte { return slices.Delete(p, 1, 2) })},
 		{"keys missing", "sections, want", with(func(p [][]byte) [][]byte { return slices.Delete(p, 2, 3) })},
 		{"keys twice", "twice", with(func(p [][]byte) [][]byte { return slices.Insert(p, 2, p[2]) })},
@@ -402,7 +402,7 @@ func TestState_EveryField(t *testing.T) {
 	want := filled[registry.State]()
 	b := appendState(nil, &want)
 	c := cursor{data: b}
-	got := readState(&c)
+	got, _ := readState(&c)
 	if c.err != nil || !reflect.DeepEqual(*got, want) {
 		t.Errorf("%v\ngot  %+v\nwant %+v", c.err, *got, want)
 	}

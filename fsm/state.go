@@ -13,8 +13,12 @@ import (
 //
 // Strings have no limit of their own here: what the registry holds must come back.
 
-// stateVersion changes with every change of this encoding.
-const stateVersion = 2
+// stateVersion changes with every change of this encoding. Versions from the oldest on
+// are read; what they lack is zero.
+const (
+	stateVersion       = 3
+	oldestStateVersion = 2 // without failed syncs, times of completed ones, and confirmations
+)
 
 func appendState(b []byte, s *registry.State) []byte {
 	b = appendUint(b, stateVersion)
@@ -56,11 +60,12 @@ func appendState(b []byte, s *registry.State) []byte {
 	return b
 }
 
-func readState(c *cursor) *registry.State {
-	if v := c.uint(); c.err == nil && v != stateVersion {
-		c.failNewer("state version %d, this build reads version %d", v, stateVersion)
+func readState(c *cursor) (s *registry.State, version uint64) {
+	version = c.uint()
+	if c.err == nil && (version < oldestStateVersion || version > stateVersion) {
+		c.failNewer("state version %d, this build reads versions %d to %d", version, oldestStateVersion, stateVersion)
 	}
-	s := &registry.State{
+	s = &registry.State{
 		Time:       c.micros(),
 		Term:       c.uint(),
 		Leader:     c.string("leader"),
@@ -72,9 +77,9 @@ func readState(c *cursor) *registry.State {
 	s.Instances = readList(c, "instances", 2, func() registry.InstanceState {
 		return registry.InstanceState{ID: c.string("instance"), Number: c.uint()}
 	})
-	s.Workers = readList(c, "workers", 11, func() registry.WorkerState { return readWorkerState(c) })
+	s.Workers = readList(c, "workers", 11, func() registry.WorkerState { return readWorkerState(c, version) })
 	s.Events = readList(c, "events", 32, func() registry.EventEntry {
-		return registry.EventEntry{Number: c.uint(), Event: readEventState(c)}
+		return registry.EventEntry{Number: c.uint(), Event: readEventState(c, version)}
 	})
 	s.Finished = readList(c, "finished events", 1, c.uint)
 	s.Members = readList(c, "members", 4, func() registry.Member {
@@ -89,7 +94,7 @@ func readState(c *cursor) *registry.State {
 		return registry.SessionState{ID: registry.SessionID(c.array16()), Last: c.uint(), Seen: c.micros()}
 	})
 	c.end()
-	return s
+	return s, version
 }
 
 // readList reads a count and that many items. It grows with what has been read.
@@ -127,6 +132,8 @@ func appendWorkerState(b []byte, w *registry.WorkerState) []byte {
 	b = appendInt(b, int64(w.LastHeartbeat))
 	b = appendInt(b, int64(w.LastHeard))
 	b = appendString(b, w.Wanted)
+	b = appendInt(b, int64(w.SyncFailures))
+	b = appendInt(b, int64(w.SyncFailed))
 	b = appendUint(b, uint64(len(w.Streams)))
 	for i := range w.Streams {
 		b = appendStreamState(b, &w.Streams[i])
@@ -134,7 +141,7 @@ func appendWorkerState(b []byte, w *registry.WorkerState) []byte {
 	return b
 }
 
-func readWorkerState(c *cursor) registry.WorkerState {
+func readWorkerState(c *cursor, version uint64) registry.WorkerState {
 	w := registry.WorkerState{
 		WorkerRef: registry.WorkerRef{Instance: c.string("instance"), Worker: c.int()},
 		Number:    c.uint(),
@@ -149,7 +156,10 @@ func readWorkerState(c *cursor) registry.WorkerState {
 	}
 	w.Registered, w.LastHeartbeat, w.LastHeard = c.micros(), c.micros(), c.micros()
 	w.Wanted = c.string("reason of a full sync")
-	w.Streams = readList(c, "streams", 33, func() registry.StreamState { return readStreamState(c) })
+	if version > oldestStateVersion {
+		w.SyncFailures, w.SyncFailed = int(c.int()), c.micros()
+	}
+	w.Streams = readList(c, "streams", 33, func() registry.StreamState { return readStreamState(c, version) })
 	return w
 }
 
@@ -171,13 +181,14 @@ func appendStreamState(b []byte, s *registry.StreamState) []byte {
 		b = append(b, bit(h.Extended, holeExtended))
 	}
 	b = appendString(b, s.LastSync)
+	b = appendInt(b, int64(s.SyncedAt))
 	if s.Sync != nil {
 		b = appendSyncState(b, s.Sync)
 	}
 	return b
 }
 
-func readStreamState(c *cursor) registry.StreamState {
+func readStreamState(c *cursor, version uint64) registry.StreamState {
 	s := registry.StreamState{Location: c.string("location"), Number: c.uint()}
 	flags := c.flags(streamStores | streamLossy | streamSynced | streamSync)
 	s.Stores, s.Lossy, s.Synced = flags&streamStores != 0, flags&streamLossy != 0, flags&streamSynced != 0
@@ -193,6 +204,9 @@ func readStreamState(c *cursor) registry.StreamState {
 		return registry.HoleState{From: c.int(), To: c.int(), Until: c.micros(), Extended: c.flags(holeExtended) != 0}
 	})
 	s.LastSync = c.string("sync id")
+	if version > oldestStateVersion {
+		s.SyncedAt = c.micros()
+	}
 	if flags&streamSync != 0 {
 		s.Sync = readSyncState(c)
 	}
@@ -267,10 +281,12 @@ func appendEventState(b []byte, e *registry.Event) []byte {
 	}
 	b = appendUint(b, e.Term)
 	b = appendInt(b, int64(e.Created))
-	return appendInt(b, int64(e.Finished))
+	b = appendInt(b, int64(e.Finished))
+	b = appendString(b, string(e.Confirmed))
+	return appendConfirmation(b, e.Confirm)
 }
 
-func readEventState(c *cursor) registry.Event {
+func readEventState(c *cursor, version uint64) registry.Event {
 	e := registry.Event{
 		ID:          c.string("event id"),
 		Kind:        registry.CommandKind(c.string("command kind")),
@@ -293,6 +309,10 @@ func readEventState(c *cursor) registry.Event {
 	})
 	e.Term = c.uint()
 	e.Created, e.Finished = c.micros(), c.micros()
+	if version > oldestStateVersion {
+		e.Confirmed = registry.Confirmed(c.string("confirmed"))
+		e.Confirm = readConfirmation(c)
+	}
 	return e
 }
 

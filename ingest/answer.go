@@ -163,7 +163,7 @@ func (s *Server) syncStatus(m *lmcache.FullSyncStatusMsg, a ask) {
 	at := micros(s.opts.Now())
 	s.note(w, at, false)
 	answer := func() lmcache.Message {
-		st := s.opts.State.Registry().SyncStatus(w, m.SyncID)
+		st := s.opts.State.Registry().SyncStatus(w, m.SyncID, micros(s.opts.Now()))
 		return &lmcache.FullSyncStatusRetMsg{SyncID: m.SyncID, IsComplete: st.Complete, GlobalProgress: st.Progress,
 			CanExitFreeze: st.CanExitFreeze, MissingBatches: st.MissingBatches}
 	}

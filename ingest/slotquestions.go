@@ -71,7 +71,7 @@ func (s *Server) command(w registry.WorkerRef, tell func([]lmcache.HeartbeatComm
 func (s *Server) grant(w registry.WorkerRef) slotAnswer {
 	s.noteTerm()
 	reg := s.opts.State.Registry()
-	reason, wanted := reg.SyncWanted(w)
+	owed, wanted := reg.SyncWanted(w)
 	if !wanted { // here: the asker's state is older
 		return slotAnswer{}
 	}
@@ -84,7 +84,7 @@ func (s *Server) grant(w registry.WorkerRef) slotAnswer {
 	if !s.slots.ask(w, now, syncing, wants) {
 		return slotAnswer{Full: s.slots.isFull(now)}
 	}
-	return slotAnswer{Granted: true, Reason: reason}
+	return slotAnswer{Granted: true, Reason: owed.Reason}
 }
 
 // noteTerm tells the slots of a term that has begun, if this replica leads it.

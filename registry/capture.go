@@ -72,6 +72,8 @@ func (c *capturer) worker(w *worker) WorkerState {
 		Adopted:       w.adopted,
 		Suspect:       w.suspect.Load(),
 		Wanted:        w.wanted,
+		SyncFailures:  w.syncFailures,
+		SyncFailed:    w.syncFailed,
 	}
 	for _, st := range w.streams {
 		s.Streams = append(s.Streams, c.stream(st))
@@ -91,6 +93,7 @@ func (c *capturer) stream(st *stream) StreamState {
 		Sequence: SequenceState{Begun: q.begun, Unnumbered: q.unnumbered, LoneZero: q.loneZero, Counted: q.counted, Next: q.next, Writer: q.writer},
 		LastSync: st.lastSync,
 		Synced:   st.synced,
+		SyncedAt: st.syncedAt,
 	}
 	for _, h := range q.holes {
 		s.Sequence.Holes = append(s.Sequence.Holes, HoleState{From: h.from, To: h.to, Until: h.until, Extended: h.extended})

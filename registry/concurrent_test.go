@@ -77,7 +77,7 @@ func TestConcurrent_ReadersBesideTheWriter(t *testing.T) {
 		reg.Totals()
 		reg.Digest()
 		reg.Holders(1)
-		reg.SyncStatus(steady, "s")
+		reg.SyncStatus(steady, "s", 1)
 		reg.Events(3)
 		return nil
 	})

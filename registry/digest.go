@@ -7,9 +7,12 @@ import (
 	"hash"
 )
 
-// digestVersion changes with what a digest covers or how it is computed; replicas
+// DigestVersion changes with what a digest covers or how it is computed; replicas
 // of different versions must not compare theirs.
-const digestVersion = 2
+const (
+	DigestVersion    = 3
+	oldDigestVersion = 2 // without failed syncs, times of completed ones, and confirmations
+)
 
 // String returns the digest as people compare it.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
@@ -34,10 +37,16 @@ func (r *Registry) Digest() Digest {
 
 // Digest returns the digest of a state. What keys a holder has goes in as their count
 // and sum, so a state and its index are proven to fit by Loader.Finish alone.
-func (s *State) Digest() Digest {
+func (s *State) Digest() Digest { return s.digest(DigestVersion) }
+
+// OldDigest returns the digest of the version before, which covers less: what a
+// snapshot of an earlier build ends with.
+func (s *State) OldDigest() Digest { return s.digest(oldDigestVersion) }
+
+func (s *State) digest(version uint64) Digest {
 	s.settle()
-	d := digester{hash: sha256.New()}
-	d.u64(digestVersion)
+	d := digester{hash: sha256.New(), version: version}
+	d.u64(version)
 	d.i64(int64(s.Time))
 	d.u64(s.Term)
 	d.str(s.Leader)
@@ -85,8 +94,9 @@ func (s *State) Digest() Digest {
 // digester hashes values so that no two sequences of them look alike: each has a
 // fixed width or its length before it.
 type digester struct {
-	hash hash.Hash
-	buf  []byte
+	hash    hash.Hash
+	buf     []byte
+	version uint64
 }
 
 func (d *digester) flush() {
@@ -131,6 +141,10 @@ func (d *digester) worker(w *WorkerState) {
 	d.i64(int64(w.LastHeartbeat))
 	d.i64(int64(w.LastHeard))
 	d.str(w.Wanted)
+	if d.version > oldDigestVersion {
+		d.i64(int64(w.SyncFailures))
+		d.i64(int64(w.SyncFailed))
+	}
 	d.u64(uint64(len(w.Streams)))
 	for i := range w.Streams {
 		d.stream(&w.Streams[i])
@@ -159,6 +173,9 @@ func (d *digester) stream(s *StreamState) {
 		d.flags(h.Extended)
 	}
 	d.str(s.LastSync)
+	if d.version > oldDigestVersion {
+		d.i64(int64(s.SyncedAt))
+	}
 	if y := s.Sync; y != nil {
 		d.str(y.ID)
 		d.i64(int64(y.Started))
@@ -206,4 +223,20 @@ func (d *digester) event(e *Event) {
 	d.u64(e.Term)
 	d.i64(int64(e.Created))
 	d.i64(int64(e.Finished))
+	if d.version > oldDigestVersion {
+		d.str(string(e.Confirmed))
+		d.confirm(e.Confirm)
+	}
+}
+
+func (d *digester) confirm(c *Confirmation) {
+	if c == nil {
+		d.u64(0)
+		return
+	}
+	d.u64(uint64(len(c.Ranks)))
+	for _, rank := range c.Ranks {
+		d.i64(rank)
+	}
+	d.u64(uint64(c.Key))
 }

@@ -22,6 +22,7 @@ type eventLog struct {
 	open     int
 	finished []*eventEntry // in order of finish, from head on
 	head     int
+	awaited  []*eventEntry // moves to be confirmed, in order of finish, dropped ones among them
 }
 
 // eventEntry is an event and its place in the order of creation. The slice in it is
@@ -110,6 +111,7 @@ func (r *Registry) FinishEvent(e EventFinish) error {
 		ev.Workers = slices.Clone(e.Workers)
 	}
 	r.events.finish(ev, e.State, e.At, r.opts)
+	r.await(ev, e.Confirm)
 	return nil
 }
 

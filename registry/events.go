@@ -80,8 +80,28 @@ type EventFinish struct {
 	Cause   string
 	Detail  string
 	Workers []WorkerOutcome
+	// Confirm is what the destination of a move is to report of itself; nil when there is
+	// nothing to wait for.
+	Confirm *Confirmation
 	At      Micros
 }
+
+// Confirmation is how a move is seen to have arrived: the destination's own events, not
+// the answers to the command, say that it holds the last chunk moved.
+type Confirmation struct {
+	Key   Key     // of that chunk
+	Ranks []int64 // of the destination, all of which are to hold it at its location
+}
+
+// Confirmed says whether the destination of a finished move has reported what was
+// moved. It is empty when there is nothing to report.
+type Confirmed string
+
+const (
+	MoveAwaited     Confirmed = "awaited"
+	MoveConfirmed   Confirmed = "confirmed"
+	MoveUnconfirmed Confirmed = "unconfirmed" // not within Options.ConfirmWithin; Detail says it in words
+)
 
 // WorkerOutcome is one worker's part of an event.
 type WorkerOutcome struct {
@@ -107,4 +127,6 @@ type Event struct {
 	Term        uint64
 	Created     Micros
 	Finished    Micros // 0 while open
+	Confirmed   Confirmed
+	Confirm     *Confirmation // what is awaited; nil when nothing is. Not to be changed
 }

@@ -50,6 +50,8 @@ type worker struct {
 	beats         bool   // has sent a heartbeat since it was registered
 	adopted       bool   // registered by a heartbeat: it may hold what we never heard of
 	wanted        string // reason of the full sync it owes; "" for none
+	syncFailures  int    // full syncs given up since the last that completed
+	syncFailed    Micros // when the last of them was
 	streams       []*stream
 }
 
@@ -57,6 +59,7 @@ type worker struct {
 func (w *worker) begin(at Micros) {
 	w.registered, w.lastHeartbeat, w.lastHeard = at, at, at
 	w.beats, w.adopted, w.wanted = false, false, ""
+	w.syncFailures, w.syncFailed = 0, 0
 	w.suspect.Store(false)
 }
 

@@ -6,7 +6,8 @@ package registry
 const expiryGrace = second
 
 // Lease takes the leader's word on liveness: signs of life first, then who is
-// suspect by them, then syncs that have taken too long, then who is given up.
+// suspect by them, then syncs that have taken too long, then who is given up, then moves
+// that wait to be confirmed.
 func (r *Registry) Lease(l Lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -26,6 +27,7 @@ func (r *Registry) Lease(l Lease) {
 			r.deregister(ref)
 		}
 	}
+	r.confirmMoves(l.At)
 	r.forgetSessions()
 }
 
@@ -36,7 +38,10 @@ func (r *Registry) judgeLiveness(at, silence Micros) {
 	for _, inst := range r.instances {
 		for _, w := range inst.workers {
 			w.lastHeard, w.lastHeartbeat = notAhead(w.lastHeard, at), notAhead(w.lastHeartbeat, at)
-			w.registered = notAhead(w.registered, at)
+			w.registered, w.syncFailed = notAhead(w.registered, at), notAhead(w.syncFailed, at)
+			for _, st := range w.streams {
+				st.syncedAt = notAhead(st.syncedAt, at)
+			}
 			w.suspect.Store(silence > 0 && w.beats && at-w.lastHeard > silence)
 		}
 	}

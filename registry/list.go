@@ -9,10 +9,11 @@ import (
 
 // What WorkerInfo.SyncState may say.
 const (
-	SyncNone      = "none"
-	SyncWanted    = "wanted"
-	SyncSyncing   = "syncing"
-	SyncCompleted = "completed"
+	SyncNone       = "none"
+	SyncWanted     = "wanted"
+	SyncUnrepaired = "unrepaired" // owes one and has sent no heartbeat: it cannot be asked
+	SyncSyncing    = "syncing"
+	SyncCompleted  = "completed"
 )
 
 // Holders returns who holds a chunk, in order of registration, then of first use of
@@ -110,6 +111,8 @@ func (w *worker) info() WorkerInfo {
 		Beats:         w.beats,
 		Liveness:      Alive,
 		SyncState:     w.syncState(),
+		SyncFailures:  w.syncFailures,
+		SyncFailed:    w.syncFailed,
 	}
 	if w.suspect.Load() {
 		info.Liveness = Suspect
@@ -140,62 +143,14 @@ func (w *worker) syncState() string {
 	switch {
 	case w.syncing():
 		return SyncSyncing
+	case w.wanted != "" && !w.beats:
+		return SyncUnrepaired
 	case w.wanted != "":
 		return SyncWanted
 	case slices.ContainsFunc(w.streams, func(st *stream) bool { return st.synced }):
 		return SyncCompleted
 	}
 	return SyncNone
-}
-
-// SyncWanted reports whether a worker owes a full sync, and why. A worker that is in
-// one owes none.
-func (r *Registry) SyncWanted(ref WorkerRef) (reason string, wanted bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	w := r.workers[ref]
-	if w == nil || w.wanted == "" || w.syncing() {
-		return "", false
-	}
-	return w.wanted, true
-}
-
-// SyncStatus returns how a worker's full sync stands. It may leave its freeze when its
-// own data is complete. An unknown worker or sync is not complete.
-func (r *Registry) SyncStatus(ref WorkerRef, syncID string) SyncStatus {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	s := SyncStatus{Progress: r.syncProgress()}
-	w := r.workers[ref]
-	if w == nil {
-		return s
-	}
-	for _, st := range w.streams {
-		switch {
-		case st.sync != nil && st.sync.id == syncID:
-			s.MissingBatches = st.sync.batches.list(MaxMissingListed)
-			s.Complete, s.CanExitFreeze = false, false
-			return s
-		case st.synced && st.lastSync == syncID:
-			s.Complete, s.CanExitFreeze = true, true
-		}
-	}
-	return s
-}
-
-// syncProgress is the share of workers whose keys are as well known as they will be:
-// neither in a sync nor owing one. 0 without workers, as with LMCache.
-func (r *Registry) syncProgress() float64 {
-	if len(r.workers) == 0 {
-		return 0
-	}
-	settled := 0
-	for _, w := range r.workers {
-		if w.wanted == "" && !w.syncing() {
-			settled++
-		}
-	}
-	return float64(settled) / float64(len(r.workers))
 }
 
 // Totals returns the registry's counts. Keys under way in a full sync do not count
@@ -213,6 +168,7 @@ func (r *Registry) Totals() Totals {
 		Late:         r.late,
 		SyncProgress: r.syncProgress(),
 		OpenEvents:   r.events.open,
+		AwaitedMoves: r.events.awaitedMoves(),
 		Events:       len(r.events.byID),
 		Sessions:     len(r.sessions),
 	}
@@ -220,6 +176,9 @@ func (r *Registry) Totals() Totals {
 		switch w.syncState() {
 		case SyncSyncing:
 			t.SyncingWorkers++
+		case SyncUnrepaired:
+			t.UnrepairedWorkers++
+			t.WantedWorkers++
 		case SyncWanted:
 			t.WantedWorkers++
 		case SyncCompleted:

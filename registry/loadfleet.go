@@ -60,6 +60,7 @@ func (l *Loader) loadWorker(ws *WorkerState, numbers *numberSet) error {
 	w.setPeer(ws.PeerInitURL)
 	w.registered, w.lastHeartbeat, w.lastHeard = ws.Registered, ws.LastHeartbeat, ws.LastHeard
 	w.beats, w.adopted, w.wanted = ws.Beats, ws.Adopted, ws.Wanted
+	w.syncFailures, w.syncFailed = ws.SyncFailures, ws.SyncFailed
 	w.suspect.Store(ws.Suspect)
 	for i := range ws.Streams {
 		if err := l.loadStream(w, &ws.Streams[i], what, numbers); err != nil {
@@ -82,7 +83,7 @@ func (l *Loader) loadStream(w *worker, ss *StreamState, worker string, numbers *
 	}
 	st := l.reg.newStream(w, ss.Location, ss.Number)
 	st.stores, st.lossy, st.gaps = ss.Stores, ss.Lossy, ss.Gaps
-	st.lastSync, st.synced = ss.LastSync, ss.Synced
+	st.lastSync, st.synced, st.syncedAt = ss.LastSync, ss.Synced, ss.SyncedAt
 	q := ss.Sequence
 	st.sequence = sequence{begun: q.Begun, unnumbered: q.Unnumbered, loneZero: q.LoneZero, counted: q.Counted, next: q.Next, writer: q.Writer}
 	if len(q.Holes) > maxHoles {
@@ -173,6 +174,12 @@ func (l *Loader) loadEvents(st *State, numbers *numberSet) error {
 		if n := len(log.created); n > 0 && log.created[n-1].number >= e.number {
 			return damaged("%s is out of order", what)
 		}
+		switch {
+		case !e.Confirmed.known():
+			return damaged("%s is confirmed as %q", what, e.Confirmed)
+		case (e.Confirmed == MoveAwaited) != (e.Confirm != nil && len(e.Confirm.Ranks) > 0), e.Confirmed != "" && !e.State.Final():
+			return damaged("%s is %s and to be confirmed as %q", what, e.State, e.Confirmed)
+		}
 		log.add(e)
 		if e.State.Final() {
 			byNumber[e.number] = e
@@ -185,6 +192,9 @@ func (l *Loader) loadEvents(st *State, numbers *numberSet) error {
 		}
 		delete(byNumber, n)
 		log.finished = append(log.finished, e)
+		if e.Confirmed == MoveAwaited {
+			log.awaited = append(log.awaited, e)
+		}
 	}
 	for n, e := range byNumber {
 		return damaged("event %q, number %d, is finished and not listed so", e.ID, n)

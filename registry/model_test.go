@@ -286,8 +286,8 @@ func (w *twins) compare(t *rapid.T) {
 				keys += want.Keys
 				syncing = syncing || s.sync != nil
 			}
-			if reason, wanted := w.reg.SyncWanted(n.ref); !syncing && (reason != n.wanted || wanted != (reason != "")) || syncing && wanted {
-				t.Fatalf("worker %v wants %q, naive %q, syncing %v", n.ref, reason, n.wanted, syncing)
+			if owed, wanted := w.reg.SyncWanted(n.ref); !syncing && (owed.Reason != n.wanted || wanted != (owed.Reason != "")) || syncing && wanted {
+				t.Fatalf("worker %v wants %+v, naive %q, syncing %v", n.ref, owed, n.wanted, syncing)
 			}
 		}
 	}

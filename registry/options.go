@@ -35,6 +35,10 @@ type Options struct {
 	MaxOpenEvents int    // events open at a time (4 096); more are refused
 	EventMaxAge   Micros // age at which a finished event is dropped (24 h)
 
+	// ConfirmWithin is how long a finished move waits for its destination's events before
+	// it is called unconfirmed (30 s).
+	ConfirmWithin Micros
+
 	MaxSessions   int    // batch sessions remembered (1 024); the longest silent goes first
 	SessionMaxAge Micros // silence after which a session is forgotten (1 h)
 
@@ -46,8 +50,8 @@ type Options struct {
 	// remembered until it ends (262 144, about 10 MB). Beyond it the sync fails.
 	MaxSyncEvicts int
 
-	// SyncThreshold is LMCache's full_sync_completion_threshold (0.8), for queries.
-	// SyncStatus does not go by it yet: a worker waits for its own data only.
+	// SyncThreshold is LMCache's full_sync_completion_threshold (0.8): the share of a wave
+	// of full syncs that lets the last ones out of their freeze. For queries only.
 	SyncThreshold float64
 
 	Shards int // of the chunk index: a power of two (256)
@@ -72,6 +76,9 @@ func (o Options) withDefaults() Options {
 	if o.SessionMaxAge == 0 {
 		o.SessionMaxAge = hour
 	}
+	if o.ConfirmWithin == 0 {
+		o.ConfirmWithin = 30 * second
+	}
 	if o.SyncThreshold == 0 {
 		o.SyncThreshold = 0.8
 	}
@@ -89,6 +96,7 @@ func (o Options) Validate() error {
 	positive("MaxEvents", int64(o.MaxEvents))
 	positive("MaxOpenEvents", int64(o.MaxOpenEvents))
 	positive("EventMaxAge", int64(o.EventMaxAge))
+	positive("ConfirmWithin", int64(o.ConfirmWithin))
 	positive("MaxSessions", int64(o.MaxSessions))
 	positive("SessionMaxAge", int64(o.SessionMaxAge))
 	positive("MaxWorkers", int64(o.MaxWorkers))

@@ -22,7 +22,9 @@ type WorkerInfo struct {
 	Beats         bool // it has sent heartbeats since it was registered
 	Liveness      Liveness
 	Keys          int64  // (chunk, location) pairs held
-	SyncState     string // "none", "wanted", "syncing", "completed"
+	SyncState     string // "none", "wanted", "unrepaired", "syncing", "completed"
+	SyncFailures  int    // full syncs given up since the last that completed
+	SyncFailed    Micros // when the last of them was; 0 for never
 	Locations     []LocationInfo
 }
 
@@ -59,10 +61,17 @@ type P2PHit struct {
 	PeerInitURL string
 }
 
+// Owed says why a worker owes a full sync, and how its last ones went.
+type Owed struct {
+	Reason   string
+	Failures int    // full syncs given up since the last that completed
+	FailedAt Micros // when the last of them was; 0 for never
+}
+
 // SyncStatus answers a worker's FullSyncStatusMsg.
 type SyncStatus struct {
 	Complete       bool
-	Progress       float64 // share of workers that neither sync nor owe a sync, 0..1
+	Progress       float64 // see Totals.SyncProgress
 	CanExitFreeze  bool
 	MissingBatches []int64 // the first MaxMissingListed of them, ascending
 }
@@ -80,11 +89,18 @@ type Totals struct {
 	SuspectWorkers int
 	LossyStreams   int
 	WantedWorkers  int // workers that owe a full sync
-	SyncingWorkers int
-	SyncedWorkers  int
-	SyncProgress   float64 // share of workers that neither sync nor owe a sync, 0..1
+	// UnrepairedWorkers are those of them that have sent no heartbeat since they were
+	// registered: a full sync is asked for in the answer to one.
+	UnrepairedWorkers int
+	SyncingWorkers    int
+	SyncedWorkers     int
+	// SyncProgress is, of the workers that are in a full sync and those that have
+	// completed one since the oldest of these began, the share of the latter: 1 when
+	// nobody syncs, 0 without workers, as LMCache's.
+	SyncProgress   float64
 	MissingBatches int64
 	OpenEvents     int
+	AwaitedMoves   int // finished moves whose destination has not reported yet
 	Events         int
 	Sessions       int
 }

@@ -27,6 +27,8 @@ var commands = map[string]func(*player, *words) string{
 		p.opts.MaxRanks = int(w.number("max-ranks", 0))
 		p.opts.MaxLocations = int(w.number("max-locations", 0))
 		p.opts.MaxSyncEvicts = int(w.number("max-sync-evicts", 0))
+		p.opts.ConfirmWithin = Micros(w.number("confirm-within", 0)) * second
+		p.opts.SyncThreshold = float64(w.number("sync-threshold-percent", 0)) / 100
 		p.reg = New(p.opts)
 		return ""
 	},
@@ -106,19 +108,23 @@ var commands = map[string]func(*player, *words) string{
 		return syncWord(p.reg.SyncEnd(SyncEnd{Stream: w.stream(), SyncID: w.named["id"], At: p.now}))
 	},
 	"sync-status": func(p *player, w *words) string {
-		s := p.reg.SyncStatus(w.worker(w.next()), w.named["id"])
+		s := p.reg.SyncStatus(w.worker(w.next()), w.named["id"], p.now)
 		return fmt.Sprintf("complete=%v exit=%v progress=%.2f missing=%v", s.Complete, s.CanExitFreeze, s.Progress, s.MissingBatches)
 	},
 	"wanted": func(p *player, w *words) string {
-		if reason, ok := p.reg.SyncWanted(w.worker(w.next())); ok {
-			return reason
+		owed, ok := p.reg.SyncWanted(w.worker(w.next()))
+		switch {
+		case !ok:
+			return "no"
+		case owed.Failures > 0:
+			return fmt.Sprintf("%s, %d failed, last at %d", owed.Reason, owed.Failures, owed.FailedAt/second)
 		}
-		return "no"
+		return owed.Reason
 	},
 
 	// Commands of operators.
 	"event-create": func(p *player, w *words) string {
-		c := EventCreate{ID: w.next(), Kind: CommandKind(w.next()), Term: uint64(w.number("term", 0)), At: p.now}
+		c := EventCreate{ID: w.next(), Kind: CommandKind(w.next()), Dest: w.target("dest"), Term: uint64(w.number("term", 0)), At: p.now}
 		binary.BigEndian.PutUint64(c.Fingerprint[:], uint64(w.number("fingerprint", 0)))
 		switch res := p.reg.CreateEvent(c); {
 		case res.Refused != "":
@@ -137,6 +143,12 @@ var commands = map[string]func(*player, *words) string{
 		f := EventFinish{ID: w.next(), State: EventState(w.next()), Term: uint64(w.number("term", 0)), NumTokens: w.number("tokens", 0), At: p.now}
 		for _, ref := range w.workers("workers") {
 			f.Workers = append(f.Workers, WorkerOutcome{WorkerRef: ref, State: f.State, NumTokens: f.NumTokens})
+		}
+		if _, ok := w.named["confirm"]; ok {
+			f.Confirm = &Confirmation{Key: Key(w.number("confirm", 0))}
+			for _, rank := range strings.Split(w.named["ranks"], ",") {
+				f.Confirm.Ranks = append(f.Confirm.Ranks, w.int(rank))
+			}
 		}
 		return errWord(p.reg.FinishEvent(f))
 	},
@@ -236,8 +248,12 @@ var commands = map[string]func(*player, *words) string{
 			if i.PeerInitURL != nil {
 				peer = *i.PeerInitURL
 			}
-			fmt.Fprintf(&b, "%s %s:%d peer %s, %s, heard at %d, sync %s, %d keys\n", str(i.WorkerRef), i.IP, i.Port, peer,
-				i.Liveness, i.LastHeard/second, i.SyncState, i.Keys)
+			failures := ""
+			if i.SyncFailures > 0 {
+				failures = fmt.Sprintf(" (%d failed, last at %d)", i.SyncFailures, i.SyncFailed/second)
+			}
+			fmt.Fprintf(&b, "%s %s:%d peer %s, %s, heard at %d, sync %s%s, %d keys\n", str(i.WorkerRef), i.IP, i.Port, peer,
+				i.Liveness, i.LastHeard/second, i.SyncState, failures, i.Keys)
 			for _, l := range i.Locations {
 				fmt.Fprintf(&b, "  %s: %d keys", short(l.Location), l.Keys)
 				if l.Numbered {
@@ -267,9 +283,16 @@ var commands = map[string]func(*player, *words) string{
 		if t.Late > 0 {
 			late = fmt.Sprintf("%d late, ", t.Late)
 		}
-		return fmt.Sprintf("%d instances, %d workers (%d suspect, %d wanted, %d syncing, %d synced), %d keys, %d gaps, %s%d lossy, %d batches missing, progress %.2f, %d events (%d open), %d sessions",
-			t.Instances, t.Workers, t.SuspectWorkers, t.WantedWorkers, t.SyncingWorkers, t.SyncedWorkers, t.Keys, t.Gaps,
-			late, t.LossyStreams, t.MissingBatches, t.SyncProgress, t.Events, t.OpenEvents, t.Sessions)
+		unrepaired, awaited := "", ""
+		if t.UnrepairedWorkers > 0 {
+			unrepaired = fmt.Sprintf(", %d unrepaired", t.UnrepairedWorkers)
+		}
+		if t.AwaitedMoves > 0 {
+			awaited = fmt.Sprintf(", %d awaited", t.AwaitedMoves)
+		}
+		return fmt.Sprintf("%d instances, %d workers (%d suspect, %d wanted%s, %d syncing, %d synced), %d keys, %d gaps, %s%d lossy, %d batches missing, progress %.2f, %d events (%d open%s), %d sessions",
+			t.Instances, t.Workers, t.SuspectWorkers, t.WantedWorkers, unrepaired, t.SyncingWorkers, t.SyncedWorkers, t.Keys, t.Gaps,
+			late, t.LossyStreams, t.MissingBatches, t.SyncProgress, t.Events, t.OpenEvents, awaited, t.Sessions)
 	},
 
 	// Digests: mark one, and ask later whether it is that again.
@@ -332,6 +355,9 @@ func eventWord(e Event) string {
 	}
 	for _, w := range e.Workers {
 		fmt.Fprintf(&b, " [%s %s]", str(w.WorkerRef), w.State)
+	}
+	if e.Confirmed != "" {
+		fmt.Fprintf(&b, " %s", e.Confirmed)
 	}
 	if e.Detail != "" {
 		fmt.Fprintf(&b, " (%s)", e.Detail)

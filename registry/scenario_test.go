@@ -212,6 +212,16 @@ func (w *words) stream() StreamRef {
 	return StreamRef{ref, location}
 }
 
+// target reads instance/location.
+func (w *words) target(name string) Target {
+	w.t.Helper()
+	instance, location, _ := strings.Cut(w.named[name], "/")
+	if full, ok := locationWords[location]; ok {
+		location = full
+	}
+	return Target{Instance: instance, Location: location}
+}
+
 func short(location string) string {
 	for s, full := range locationWords {
 		if full == location {

@@ -26,6 +26,9 @@ func richRegistry(t *testing.T) *Registry {
 		ops a/0 disk seq=0 +1..2
 		ops b/0 cpu seq=4 +3..9
 		ops b/1 cpu seq=0 +3
+		at 90
+		sync-start b/1 disk id=s3 batches=1 keys=1
+		at 100
 		ops a/0 cpu seq=9 by=A +7
 		ops b/0 cpu seq=20 by=A +10
 		ops b/0 cpu seq=30 by=B +11
@@ -42,8 +45,10 @@ func richRegistry(t *testing.T) *Registry {
 		event-run e1 term=3 workers=a/0,b/0
 		event-create e2 pin term=3
 		event-finish e2 done term=3 tokens=5 workers=a/0
+		event-create e3 move term=3 dest=b/cpu
 		after 61
-		lease heard=a/0`) {
+		event-finish e3 done term=3 tokens=5 confirm=99 ranks=0,1
+		lease heard=a/0 sync-timeout=65`) {
 		if line = strings.TrimSpace(line); line != "" {
 			p.play(t, line)
 		}
@@ -133,7 +138,7 @@ func changed(leaf reflect.Value) (undo func()) {
 		leaf.SetBool(!leaf.Bool())
 	case reflect.String:
 		leaf.SetString(leaf.String() + "x")
-	case reflect.Int64:
+	case reflect.Int, reflect.Int64:
 		leaf.SetInt(leaf.Int() + 1)
 	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
 		leaf.SetUint(leaf.Uint() + 1)
@@ -218,6 +223,11 @@ func TestLoader_Damage(t *testing.T) {
 		}, "holes in its numbers, the most are 8"},
 		{"event twice", func(s *State, _ map[Key][]uint32) { s.Events[0].Event.ID = "e2" }, `event "e2" appears twice`},
 		{"event state", func(s *State, _ map[Key][]uint32) { s.Events[0].Event.State = "odd" }, `in state "odd"`},
+		{"awaited nothing", func(s *State, _ map[Key][]uint32) { s.Events[2].Event.Confirm = nil }, `event "e3" is done and to be confirmed as "awaited"`},
+		{"confirmed oddly", func(s *State, _ map[Key][]uint32) { s.Events[2].Event.Confirmed = "odd" }, `confirmed as "odd"`},
+		{"awaited before it is finished", func(s *State, _ map[Key][]uint32) {
+			s.Events[0].Event.Confirmed, s.Events[0].Event.Confirm = MoveAwaited, s.Events[2].Event.Confirm
+		}, `event "e1" is running and to be confirmed`},
 		{"finished lost", func(s *State, _ map[Key][]uint32) { s.Finished = nil }, "is finished and not listed so"},
 		{"finished twice", func(s *State, _ map[Key][]uint32) { s.Finished = append(s.Finished, s.Finished[0]) }, "or is listed twice"},
 		{"finished and open", func(s *State, _ map[Key][]uint32) { s.Finished[0] = s.Events[0].Number }, "listed as finished and is not"},

@@ -42,6 +42,8 @@ type WorkerState struct {
 	Adopted       bool   // was registered by a heartbeat
 	Suspect       bool   // by the last lease
 	Wanted        string // reason of the full sync it owes
+	SyncFailures  int    // full syncs given up since the last that completed
+	SyncFailed    Micros // when the last of them was
 	Streams       []StreamState
 }
 
@@ -56,6 +58,7 @@ type StreamState struct {
 	Sequence SequenceState
 	LastSync string // id of the last completed full sync, when Synced
 	Synced   bool
+	SyncedAt Micros     // when it completed
 	Sync     *SyncState // nil when none is running
 }
 

@@ -23,6 +23,7 @@ type stream struct {
 	sync     *fullSync // nil when none is running
 	lastSync string    // id of the last completed full sync
 	synced   bool      // there was one
+	syncedAt Micros    // when it completed
 }
 
 // ApplyOps applies a run of operations to a stream. They are applied whatever

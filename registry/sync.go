@@ -80,7 +80,7 @@ func (r *Registry) SyncBatch(b SyncBatch) SyncResult {
 	}
 	r.markStoring(st, len(b.Keys) > 0)
 	s.batches.add(b.BatchID)
-	return SyncResult{Complete: r.completeSync(st)}
+	return SyncResult{Complete: r.completeSync(st, b.At)}
 }
 
 // SyncEnd says that all batches have been sent. The sync completes now if they are
@@ -99,7 +99,7 @@ func (r *Registry) SyncEnd(e SyncEnd) SyncResult {
 		return SyncResult{Ignored: true}
 	}
 	st.sync.ended = true
-	return SyncResult{Complete: r.completeSync(st)}
+	return SyncResult{Complete: r.completeSync(st, e.At)}
 }
 
 // SyncAwaitsEnd returns the end of a worker's running sync when that is all that is
@@ -122,7 +122,7 @@ func (r *Registry) SyncAwaitsEnd(ref WorkerRef, syncID string) (end SyncEnd, awa
 // completeSync puts the announced keys in the place of the known ones, if all are
 // in. Readers see the new holder before the old one goes: for a moment both, which
 // are one stream to them, and never neither.
-func (r *Registry) completeSync(st *stream) bool {
+func (r *Registry) completeSync(st *stream, at Micros) bool {
 	s := st.sync
 	if !s.ended || s.batches.missing() > 0 {
 		return false
@@ -132,7 +132,8 @@ func (r *Registry) completeSync(st *stream) bool {
 	r.idx.Drop(old)
 	st.holder = s.shadow
 	st.sync = nil
-	st.lastSync, st.synced = s.id, true
+	st.lastSync, st.synced, st.syncedAt = s.id, true, at
+	st.worker.syncFailures, st.worker.syncFailed = 0, 0
 	switch {
 	case !s.tainted:
 		st.lossy = false
@@ -151,9 +152,12 @@ func (r *Registry) endSync(st *stream) {
 	}
 }
 
-// failSync gives up a running sync; its worker shall try again.
-func (r *Registry) failSync(st *stream) {
+// failSync gives up a running sync; its worker shall try again, after a pause that
+// grows with its failures (whoever asks it sees to that).
+func (r *Registry) failSync(st *stream, at Micros) {
 	r.endSync(st)
+	st.worker.syncFailures++
+	st.worker.syncFailed = at
 	st.worker.want(ReasonSyncFailed)
 }
 
@@ -172,7 +176,7 @@ func (r *Registry) applySyncing(st *stream, o Ops) {
 		s.evicted[k] = struct{}{}
 	}
 	if len(s.evicted) > r.opts.MaxSyncEvicts {
-		r.failSync(st)
+		r.failSync(st, o.At)
 	}
 }
 
@@ -186,7 +190,7 @@ func (r *Registry) expireSyncs(at, timeout Micros) {
 				}
 				st.sync.started = notAhead(st.sync.started, at)
 				if at-st.sync.started > timeout {
-					r.failSync(st)
+					r.failSync(st, at)
 				}
 			}
 		}
