@@ -128,11 +128,15 @@ func (e *engine) endMsg(keys int) *lmcache.FullSyncEndMsg {
 	return &lmcache.FullSyncEndMsg{InstanceID: e.name, WorkerID: 1, Location: registry.CPULocation, SyncID: e.syncID(), ActualTotalKeys: int64(keys)}
 }
 
+func (e *engine) statusMsg() *lmcache.FullSyncStatusMsg {
+	return &lmcache.FullSyncStatusMsg{InstanceID: e.name, WorkerID: 1, SyncID: e.syncID()}
+}
+
 func (e *engine) syncID() string { return fmt.Sprintf("%s_1_%08x", e.name, e.id) }
 
 func (e *engine) status() *lmcache.FullSyncStatusRetMsg {
 	e.r.t.Helper()
-	ret, ok := e.ask.ask(&lmcache.FullSyncStatusMsg{InstanceID: e.name, WorkerID: 1, SyncID: e.syncID()}).(*lmcache.FullSyncStatusRetMsg)
+	ret, ok := e.ask.ask(e.statusMsg()).(*lmcache.FullSyncStatusRetMsg)
 	if !ok {
 		e.r.t.Fatal("the status was not answered with FullSyncStatusRetMsg")
 	}
@@ -202,10 +206,17 @@ func (e *engine) sync() (polls int) {
 	return -1
 }
 
-// holds checks what the registry says of the engine against what it holds.
+// holds checks what the registry says of the engine against what it holds, when all that
+// was sent is taken.
 func (e *engine) holds(when string) {
 	e.r.t.Helper()
 	e.taken()
+	e.known(when)
+}
+
+// known checks that now.
+func (e *engine) known(when string) {
+	e.r.t.Helper()
 	reg := e.r.log.Registry()
 	info, _ := reg.Worker(ref(e.name))
 	if info.Keys != int64(len(e.held)) {

@@ -46,6 +46,7 @@ type memLog struct {
 	fault   func(entry []byte) (apply bool, err error)
 	hold    chan struct{} // not nil: attempts wait until it is closed
 	waiting chan struct{} // not nil: told when an attempt begins to wait
+	takes   time.Duration // that an attempt takes, as with a disk; fixed
 }
 
 func newMemLog() *memLog { return &memLog{FSM: fsm.New(fsm.Options{})} }
@@ -60,6 +61,13 @@ func (l *memLog) Propose(ctx context.Context, entry []byte) (cluster.Applied, er
 		}
 		select {
 		case <-hold:
+		case <-ctx.Done():
+			return cluster.Applied{}, cluster.ErrUnknownOutcome
+		}
+	}
+	if l.takes > 0 {
+		select {
+		case <-time.After(l.takes):
 		case <-ctx.Done():
 			return cluster.Applied{}, cluster.ErrUnknownOutcome
 		}
@@ -115,14 +123,14 @@ func session() (s registry.SessionID) {
 
 // rig is a Server on free ports in front of a memLog.
 type rig struct {
-	t    *testing.T
+	t    testing.TB
 	s    *Server
 	log  *memLog
 	zctx *zmq.Context
 }
 
 // start runs a Server; change may alter its options.
-func start(t *testing.T, change func(*Options)) *rig {
+func start(t testing.TB, change func(*Options)) *rig {
 	t.Helper()
 	log := newMemLog()
 	o := Options{
@@ -162,7 +170,7 @@ func start(t *testing.T, change func(*Options)) *rig {
 
 // testWriter sends log lines to the test, until it ends.
 type testWriter struct {
-	t    *testing.T
+	t    testing.TB
 	mu   sync.Mutex
 	over bool
 }
@@ -179,7 +187,7 @@ func (w *testWriter) Write(p []byte) (int, error) {
 const patience = 10 * time.Second
 
 // eventually waits until ok.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
@@ -194,7 +202,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 // client is a socket of a worker.
 type client struct {
-	t    *testing.T
+	t    testing.TB
 	sock *zmq.Socket
 	req  bool
 }
@@ -261,7 +269,7 @@ func (c *client) ask(m lmcache.Message) lmcache.Message {
 	return c.answer()
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
