@@ -117,7 +117,7 @@ func TestReplicas_SyncStatusElsewhere(t *testing.T) {
 	w.StoreKeys(simworker.LocalCPU, []lmcache.Key{1001})
 	must(t, flushed(w))
 	w.StoreKeys(simworker.LocalCPU, []lmcache.Key{1002})
-	eventually(t, "the loss shows", func() bool { return state().SyncState == "wanted" })
+	eventually(t, "the loss shows", func() bool { return c.nodes[2].Registry().Totals().WantedWorkers == 1 })
 	resume := c.nodes[1].hold()
 	eventually(t, "its sync has begun", func() bool { return state().SyncState == "syncing" })
 	eventually(t, "batches are sent again", func() bool { return w.Stats().Sent.Messages > 2*4+3 })
