@@ -37,6 +37,8 @@ type Registry struct {
 
 	instanceSlots, workerSlots, streamSlots slots
 
+	syncs syncCounters // no state
+
 	searches, peerSearches sync.Pool
 }
 

@@ -105,8 +105,8 @@ func (r *Registry) dropStreams(w *worker) {
 		return
 	}
 	for _, st := range w.streams {
-		if st.sync != nil {
-			r.idx.Drop(st.sync.shadow)
+		if r.endSync(st) {
+			r.syncs.dropped.Add(1)
 		}
 		r.idx.Drop(st.holder)
 		r.streamSlots.free(st.slot)

@@ -42,7 +42,10 @@ func (r *Registry) SyncStart(s SyncStart) SyncStartResult {
 	if st == nil {
 		return SyncStartResult{Reason: refused}
 	}
-	r.endSync(st)
+	if r.endSync(st) {
+		r.syncs.replaced.Add(1)
+	}
+	r.syncs.started.Add(1)
 	st.sync = &fullSync{
 		id:        s.SyncID,
 		started:   s.At,
@@ -134,6 +137,7 @@ func (r *Registry) completeSync(st *stream, at Micros) bool {
 	st.sync = nil
 	st.lastSync, st.synced, st.syncedAt = s.id, true, at
 	st.worker.syncFailures, st.worker.syncFailed = 0, 0
+	r.syncs.completed.Add(1)
 	switch {
 	case !s.tainted:
 		st.lossy = false
@@ -144,18 +148,21 @@ func (r *Registry) completeSync(st *stream, at Micros) bool {
 }
 
 // endSync ends a running sync without effect: the keys known before stay, with all
-// operations that came meanwhile.
-func (r *Registry) endSync(st *stream) {
-	if st.sync != nil {
-		r.idx.Drop(st.sync.shadow)
-		st.sync = nil
+// operations that came meanwhile. It reports whether there was one.
+func (r *Registry) endSync(st *stream) bool {
+	if st.sync == nil {
+		return false
 	}
+	r.idx.Drop(st.sync.shadow)
+	st.sync = nil
+	return true
 }
 
 // failSync gives up a running sync; its worker shall try again, after a pause that
 // grows with its failures (whoever asks it sees to that).
 func (r *Registry) failSync(st *stream, at Micros) {
 	r.endSync(st)
+	r.syncs.failed.Add(1)
 	st.worker.syncFailures++
 	st.worker.syncFailed = at
 	st.worker.want(ReasonSyncFailed)

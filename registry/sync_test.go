@@ -36,3 +36,31 @@ func TestSyncAwaitsEnd(t *testing.T) {
 	r.SyncStart(SyncStart{Stream: stream, SyncID: "s", BatchCount: 0, At: 4})
 	awaited("with nothing announced", false)
 }
+
+// TestSyncCounts: each sync is counted when it starts and once when it ends.
+func TestSyncCounts(t *testing.T) {
+	r := New(Options{MaxSyncEvicts: 1})
+	w := WorkerRef{"i", 1}
+	stream := StreamRef{w, CPULocation}
+	register := func() { r.Register(Registration{WorkerRef: w, At: 1}) }
+	start := func(id string) { r.SyncStart(SyncStart{Stream: stream, SyncID: id, At: 2}) }
+	end := func(id string) { r.SyncEnd(SyncEnd{Stream: stream, SyncID: id, At: 3}) }
+	register()
+	end("none")
+	start("replaced")
+	start("complete")
+	end("complete")
+	end("complete") // said again
+	start("late")
+	r.Lease(Lease{At: 1000 * second})
+	start("clears")
+	r.ApplyOps(Ops{Stream: stream, Keys: []Key{1, 2, 3}, Evict: Bitmap{7}, At: 4})
+	start("dies")
+	register()
+	start("leaves")
+	r.Deregister(w, 1000*second)
+	want := SyncCounts{Started: 6, Completed: 1, Failed: 2, Replaced: 1, Dropped: 2}
+	if got := r.SyncCounts(); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
