@@ -57,13 +57,26 @@ func (s *Server) leave(t terms, vs values) (*mutation, error) {
 	}, nil
 }
 
+// transferred is the answer to a transfer.
+type transferred struct {
+	Leader cluster.Leader `json:"leader"`
+}
+
 // transfer hands leadership over. To a named replica twice is the same as once. Without a
-// name it is repeated only when it has surely not been done: else it might move on.
+// name it is repeated only when it has surely not been done: else it might move on. Its
+// answer is lost as a rule when another replica than the leader was asked, which hears of
+// the next leader before the last one has said so: that another one leads is the answer.
 func (s *Server) transfer(t terms, vs values) (*mutation, error) {
 	node := vs[0].str
+	before, led := s.opts.Node.Leader()
 	m := &mutation{what: "transfer of leadership", longest: adminWait(t), repeats: node != ""}
 	if node != "" {
 		m.what += fmt.Sprintf(" to node %q", node)
+	} else {
+		m.recorded = func() (status int, body any, known bool, err error) {
+			now, leads := s.opts.Node.Leader()
+			return http.StatusOK, transferred{now}, led && leads && now.NodeID != before.NodeID, nil
+		}
 	}
 	m.act = func(ctx context.Context) (int, any, error) {
 		if node != "" && !slices.ContainsFunc(s.opts.Node.Status().Nodes, func(n cluster.NodeStatus) bool { return n.NodeID == node }) {
@@ -72,9 +85,7 @@ func (s *Server) transfer(t terms, vs values) (*mutation, error) {
 		if err := s.opts.Node.Transfer(ctx, node); err != nil {
 			return 0, nil, err
 		}
-		return http.StatusOK, struct {
-			Leader cluster.Leader `json:"leader"`
-		}{s.leaderAfter(ctx, node)}, nil
+		return http.StatusOK, transferred{s.leaderAfter(ctx, node)}, nil
 	}
 	return m, nil
 }

@@ -46,8 +46,9 @@ type mutation struct {
 	// act does it on this replica. The answer's status and body, or why not: then nothing
 	// has been done, but for what the error's code leaves open (standingOf).
 	act func(ctx context.Context) (status int, body any, err error)
-	// recorded is what this replica's state says of a command that has ended, as act would
-	// give it; nil for what leaves no record. False while nothing is known.
+	// recorded is what this replica knows of a mutation whose answer was lost, as act would
+	// give it: a command that has ended, from the state; nil for what leaves no trace. False
+	// while nothing is known.
 	recorded func() (status int, body any, known bool, err error)
 }
 

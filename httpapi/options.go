@@ -122,6 +122,9 @@ type Options struct {
 	Now func() time.Time
 }
 
+// DefaultDrainTimeout is how long requests may finish when the server stops.
+const DefaultDrainTimeout = 5 * time.Second
+
 // DefaultMaxConns is the bound of connections where files are not scarcer.
 const DefaultMaxConns = 8192
 
@@ -137,7 +140,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.WriteTimeout, 30*time.Second)
 	setDefault(&o.IdleTimeout, 120*time.Second)
 	setDefault(&o.MaxHeaderBytes, 64<<10)
-	setDefault(&o.DrainTimeout, 5*time.Second)
+	setDefault(&o.DrainTimeout, DefaultDrainTimeout)
 	setDefault(&o.Version, "unknown")
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()

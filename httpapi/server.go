@@ -122,8 +122,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	return closeErr
 }
 
-// lastWords is how long requests that were cut off may take to say so.
-const lastWords = time.Second
+// LastWords is how long requests that were cut off may take to say so.
+const LastWords = time.Second
 
 // Close stops listening, waits for the requests under way until ctx ends, and then
 // cancels what is left. It returns when no handler runs any more.
@@ -132,7 +132,7 @@ func (s *Server) Close(ctx context.Context) error {
 		err := s.http.Shutdown(ctx)
 		s.endLife()
 		if err != nil { // ctx ended first: the rest is cut off, with an answer that says so
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), LastWords)
 			defer cancel()
 			if err = s.http.Shutdown(last); err != nil {
 				err = s.http.Close()
