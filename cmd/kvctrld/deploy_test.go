@@ -3,10 +3,14 @@ package main
 import (
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/knadh/koanf/parsers/yaml"
+
+	"github.com/kvctrl/kvctrl/httpapi"
 )
 
 // TestDeploy_SetsWhatThereIs: every KVCTRL_ variable that the files of a deployment set
@@ -60,5 +64,35 @@ func TestDeploy_SetsWhatThereIs(t *testing.T) {
 	}
 	if fleets == 0 {
 		t.Error("no fleet found in docker-compose.yml")
+	}
+}
+
+// TestDeploy_StopTakesLess: what a deployment lets a stop take is more than the limits of
+// its steps together, and the time that its files name is no less than those.
+func TestDeploy_StopTakesLess(t *testing.T) {
+	rest := httpapi.DefaultDrainTimeout + httpapi.LastWords // the workers' last words take less meanwhile
+	most := patience + settle + transferWithin + rest + stopWithin
+	for file, granted := range map[string]string{
+		"../../docker-compose.yml":     `stop_grace_period: (\d+)s`,
+		"../../deploy/kvctrld.service": `TimeoutStopSec=(\d+)`,
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, pattern := range map[string]string{"grants": granted, "names": `(\d+) s( at most|\.\n)`} {
+			m := regexp.MustCompile(pattern).FindStringSubmatch(string(text))
+			if m == nil {
+				t.Errorf("%s %s no time for a stop (%s)", file, what, pattern)
+				continue
+			}
+			seconds, err := strconv.Atoi(m[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if limit := time.Duration(seconds) * time.Second; limit < most || what == "grants" && limit < most+time.Second {
+				t.Errorf("%s %s %s for a stop, whose steps may take %s", file, what, limit, most)
+			}
+		}
 	}
 }
