@@ -12,10 +12,10 @@ import (
 	"github.com/kvctrl/kvctrl/internal/promptkeys"
 )
 
-// BenchmarkMiss sets a miss under auto against one under a fixed profile, over HTTP, on
+// BenchmarkAutoMiss sets a miss under auto against one under a fixed profile, over HTTP, on
 // 2 048 tokens: by turns in one run, so that what else the machine does weighs on both. The
 // figures are medians, and auto/fixed is the promise: at most 2 in the first row.
-func BenchmarkMiss(b *testing.B) {
+func BenchmarkAutoMiss(b *testing.B) {
 	const tokens = 2048
 	inUse := []string{"builtin@0", "builtin@seed=0", "sha256_cbor@seed=0", "xxhash@seed=0"}
 	for _, c := range []struct {
