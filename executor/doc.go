@@ -16,7 +16,8 @@
 // that never sends twice, is how a command reaches a worker at most once. DESIGN.md has
 // what a client is told meanwhile.
 //
-// The index is never changed here: the workers' own admits and evicts change it.
+// The index is never changed here: the workers' own admits and evicts change it. The end of
+// a move says what its destination's are to be (arrival.go).
 //
 // Health is not an event. It changes nothing, monitors ask for it all the time, and
 // it would fill the log.

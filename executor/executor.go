@@ -24,6 +24,7 @@ type Log interface {
 type Options struct {
 	Log      Log
 	Registry func() *registry.Registry // asked anew for each command
+	KeysOf   KeysOf                    // default: no move is confirmed by its destination
 	Dialer   Dialer                    // default: ZMQ REQ
 	Logger   hclog.Logger
 
@@ -35,8 +36,8 @@ type Options struct {
 	// MaxOpen is how many commands may be open at a time (1 024); more are refused
 	// with ErrBusy.
 	MaxOpen int
-	// MaxTokens bounds the token ids that open commands keep (16 Mi, 256 MB); more are
-	// refused with ErrBusy. One command alone may have more.
+	// MaxTokens bounds the token ids that open commands keep (16 Mi: 256 MB, of moves
+	// half as much again); more are refused with ErrBusy. One command alone may have more.
 	MaxTokens int
 	// Now is the clock that stamps entries (time.Now).
 	Now func() time.Time
@@ -321,10 +322,12 @@ func (e *Executor) carryOut(l *leadership, c Command, tasks []task, r *run) (reg
 		return e.abandon(l, c, err)
 	}
 
+	arrives := e.expect(&c, tasks)
 	if err := e.begin(l, c, workers); err != nil {
 		return e.abandon(l, c, err)
 	}
 	finish, cause := judge(&c, e.ask(l, c.Deadline, tasks))
+	arrives.confirm(&finish)
 	ev, err := e.finish(l, c, finish)
 	if err == nil && cause != "" {
 		e.log.Info("command did not succeed", "event", ev.ID, "state", string(ev.State), "instance", c.Source.Instance, "detail", ev.Detail)

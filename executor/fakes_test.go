@@ -237,10 +237,7 @@ func (w *world) register(instance string, rank, port int64, peer string) {
 		r.PeerInitURL = &peer
 	}
 	b.Register(r)
-	w.log.mu.Lock()
-	number := w.log.index + 1
-	w.log.mu.Unlock()
-	w.log.must(w.t, b.Encode(number, 1))
+	w.log.must(w.t, b.Encode(w.nextBatch(), 1))
 }
 
 // fleet starts one worker per answer and registers them as the ranks of an instance.

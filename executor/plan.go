@@ -18,6 +18,11 @@ type task struct {
 	worker registry.WorkerRef
 	addr   string // host:port of the worker's command socket
 	msg    lmcache.Message
+
+	// Of a move: the rank of the destination that it goes to, and whether this one has
+	// anything at the source's location.
+	partner int64
+	holds   bool
 }
 
 // ranks returns an instance's workers by ascending rank.
@@ -68,6 +73,8 @@ func plan(r *registry.Registry, c *Command, eventID string) ([]task, error) {
 				Tokens:        c.Tokens,
 				Copy:          c.Copy,
 			}
+			tasks[i].partner = dest[i].Worker
+			tasks[i].holds = slices.ContainsFunc(w.Locations, func(l registry.LocationInfo) bool { return l.Location == c.Source.Location && l.Keys > 0 })
 		default:
 			panic(fmt.Sprintf("bug: no message for command %q", c.Kind))
 		}

@@ -35,7 +35,7 @@ type place struct {
 }
 
 // eventRow is a command in an answer. Times are microseconds since 1970; finished_us
-// is 0 while the command is open.
+// is 0 while the command is open. confirmed is left out when there is nothing to confirm.
 type eventRow struct {
 	ID          string               `json:"event_id"`
 	Kind        registry.CommandKind `json:"kind"`
@@ -43,6 +43,7 @@ type eventRow struct {
 	Source      place                `json:"source"`
 	Destination *place               `json:"destination,omitempty"`
 	NumTokens   int64                `json:"num_tokens"`
+	Confirmed   registry.Confirmed   `json:"confirmed,omitempty"`
 	Detail      string               `json:"detail"`
 	Created     registry.Micros      `json:"created_us"`
 	Finished    registry.Micros      `json:"finished_us"`
@@ -51,7 +52,7 @@ type eventRow struct {
 
 func rowOf(e registry.Event) eventRow {
 	row := eventRow{
-		ID: e.ID, Kind: e.Kind, Status: e.State, Source: place(e.Source), NumTokens: e.NumTokens,
+		ID: e.ID, Kind: e.Kind, Status: e.State, Source: place(e.Source), NumTokens: e.NumTokens, Confirmed: e.Confirmed,
 		Detail: e.Detail, Created: e.Created, Finished: e.Finished, Workers: partsOf(e.Workers),
 	}
 	if e.Kind == registry.CommandMove {

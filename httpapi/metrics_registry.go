@@ -23,6 +23,7 @@ func registryMetrics() []metric {
 		one("kvctrl_registry_sync_missing_batches", "Batches that running full syncs still wait for.", gauge, func(s *sample) float64 { return float64(s.totals.MissingBatches) }),
 		one("kvctrl_registry_events", "Commands that are remembered.", gauge, func(s *sample) float64 { return float64(s.totals.Events) }),
 		one("kvctrl_registry_open_events", "Commands in the log without an end.", gauge, func(s *sample) float64 { return float64(s.totals.OpenEvents) }),
+		one("kvctrl_registry_awaited_moves", "Finished moves whose destination has not reported the moved chunks yet.", gauge, func(s *sample) float64 { return float64(s.totals.AwaitedMoves) }),
 		one("kvctrl_registry_sessions", "Batch sessions that are remembered.", gauge, func(s *sample) float64 { return float64(s.totals.Sessions) }),
 	}
 }

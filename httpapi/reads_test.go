@@ -163,13 +163,21 @@ func TestEvents(t *testing.T) {
 	want(t, r.get("/events?kind=explode&status="), 422, "")
 	want(t, r.get("/events/Clear%2F1"), 200, first)
 	want(t, r.get("/events/Clear/1"), 200, first)
+	must(reg.FinishEvent(registry.EventFinish{ID: "Move2", State: registry.EventDone, NumTokens: 8, At: 30, Confirm: &registry.Confirmation{Key: 4, Ranks: []int64{0}}}))
+	if w := r.get("/events/Move2"); !strings.Contains(w.Body.String(), `"num_tokens":8,"confirmed":"awaited","detail":""`) {
+		t.Error(w.Body)
+	}
+	reg.Lease(registry.Lease{At: 30 + 31_000_000})
+	if w := r.get("/events/Move2"); !strings.Contains(w.Body.String(), `"confirmed":"unconfirmed","detail":"instance \"b\" has not reported the moved chunks`) {
+		t.Error(w.Body)
+	}
 	w := r.get("/events/nope")
 	want(t, w, 404, "")
 	if !strings.Contains(w.Body.String(), `"code":"unknown_event"`) {
 		t.Error(w.Body)
 	}
 	want(t, r.post("/check_finish", `{"event_id":"Clear/1"}`), 200, `{"status":"done"}`)
-	want(t, r.post("/check_finish", `{"event_id":"Move2"}`), 200, `{"status":"pending"}`)
+	want(t, r.post("/check_finish", `{"event_id":"Move2"}`), 200, `{"status":"done"}`)
 	want(t, r.post("/check_finish", `{"event_id":""}`), 200, `{"status":"unknown"}`)
 }
 
@@ -180,9 +188,9 @@ func TestInstances(t *testing.T) {
 	r.register("a", 0)
 	r.admit("a", 1, "LocalCPUBackend", 1, 2)
 	want(t, r.get("/instances"), 200, `{"instances":[{"instance_id":"a","key_count":2,"workers":[`+
-		`{"worker_id":1,"ip":"127.0.0.1","port":8001,"peer_init_url":"127.0.0.1:7000","liveness":"alive","sync_state":"none","registration_time":1700000000.25,"last_heartbeat_time":1700000000.25,`+
+		`{"worker_id":1,"ip":"127.0.0.1","port":8001,"peer_init_url":"127.0.0.1:7000","liveness":"alive","sync_state":"none","sync_failures":0,"registration_time":1700000000.25,"last_heartbeat_time":1700000000.25,`+
 		`"key_count":2,"locations":[{"location":"LocalCPUBackend","key_count":2,"gaps":0,"lossy":false,"numbered":false}]},`+
-		`{"worker_id":0,"ip":"127.0.0.1","port":8000,"peer_init_url":"127.0.0.1:7000","liveness":"alive","sync_state":"none","registration_time":1700000000.25,"last_heartbeat_time":1700000000.25,`+
+		`{"worker_id":0,"ip":"127.0.0.1","port":8000,"peer_init_url":"127.0.0.1:7000","liveness":"alive","sync_state":"none","sync_failures":0,"registration_time":1700000000.25,"last_heartbeat_time":1700000000.25,`+
 		`"key_count":0,"locations":[]}]}]}`)
 }
 

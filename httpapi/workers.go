@@ -187,6 +187,7 @@ func (s *Server) instances(w http.ResponseWriter, r *http.Request) error {
 		PeerInitURL   *string           `json:"peer_init_url"`
 		Liveness      registry.Liveness `json:"liveness"`
 		SyncState     string            `json:"sync_state"`
+		SyncFailures  int               `json:"sync_failures"`
 		Registered    seconds           `json:"registration_time"`
 		LastHeartbeat seconds           `json:"last_heartbeat_time"`
 		Keys          int64             `json:"key_count"`
@@ -206,7 +207,7 @@ func (s *Server) instances(w http.ResponseWriter, r *http.Request) error {
 				locations = append(locations, locationRow{l.Location, l.Keys, l.Gaps, l.Lossy, l.Numbered})
 			}
 			row.Workers = append(row.Workers, workerRow{
-				x.Worker, x.IP, x.Port, x.PeerInitURL, x.Liveness, x.SyncState, seconds(x.Registered), seconds(x.LastHeartbeat), x.Keys, locations,
+				x.Worker, x.IP, x.Port, x.PeerInitURL, x.Liveness, x.SyncState, x.SyncFailures, seconds(x.Registered), seconds(x.LastHeartbeat), x.Keys, locations,
 			})
 		}
 		rows = append(rows, row)

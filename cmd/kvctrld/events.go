@@ -22,6 +22,7 @@ type event struct {
 	Kind     string `json:"kind"`
 	Status   string `json:"status"`
 	Tokens   int64  `json:"num_tokens"`
+	Confirm  string `json:"confirmed"` // of a move
 	Detail   string `json:"detail"`
 	Created  int64  `json:"created_us"`
 	Finished int64  `json:"finished_us"`
@@ -43,6 +44,14 @@ func (e event) on() string {
 		on += " -> " + e.Dest.Instance + "/" + e.Dest.Location
 	}
 	return on
+}
+
+// confirmed is whether the destination of a move has reported what was moved.
+func (e event) confirmed() string {
+	if e.Confirm == "" {
+		return "-"
+	}
+	return e.Confirm
 }
 
 // took is how long a command took.
@@ -96,9 +105,9 @@ func newEvents() *cobra.Command {
 func printEvents(w io.Writer, v struct {
 	Events []event `json:"events"`
 }) {
-	row(w, "CREATED", "EVENT", "COMMAND", "ON", "STATUS", "TOKENS", "TOOK", "DETAIL")
+	row(w, "CREATED", "EVENT", "COMMAND", "ON", "STATUS", "CONFIRMED", "TOKENS", "TOOK", "DETAIL")
 	for _, e := range v.Events {
-		row(w, clock(e.Created), e.ID, e.Kind, e.on(), e.Status, e.Tokens, e.took(), e.Detail)
+		row(w, clock(e.Created), e.ID, e.Kind, e.on(), e.Status, e.confirmed(), e.Tokens, e.took(), e.Detail)
 	}
 }
 
@@ -106,6 +115,12 @@ func printEvent(w io.Writer, e event) {
 	row(w, fmt.Sprintf("%s: %s on %s is %s, %d tokens", e.ID, e.Kind, e.on(), e.Status, e.Tokens))
 	if e.Detail != "" {
 		row(w, e.Detail)
+	}
+	switch e.Confirm {
+	case "awaited":
+		row(w, fmt.Sprintf("instance %s has not reported the chunks yet", e.Dest.Instance))
+	case "confirmed":
+		row(w, fmt.Sprintf("instance %s has reported the chunks", e.Dest.Instance))
 	}
 	row(w, fmt.Sprintf("created %s, took %s", clock(e.Created), e.took()))
 	row(w)

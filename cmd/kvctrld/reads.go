@@ -214,6 +214,7 @@ func newInstances() *cobra.Command {
 						Worker    int64  `json:"worker_id"`
 						Liveness  string `json:"liveness"`
 						Sync      string `json:"sync_state"`
+						Failures  int    `json:"sync_failures"`
 						Locations []struct {
 							Location string `json:"location"`
 							Keys     int64  `json:"key_count"`
@@ -226,6 +227,9 @@ func newInstances() *cobra.Command {
 				row(w, "INSTANCE", "WORKER", "LIVENESS", "SYNC", "LOCATION", "KEYS", "GAPS", "LOSSY")
 				for _, i := range v.Instances {
 					for _, x := range i.Workers {
+						if x.Failures > 0 {
+							x.Sync += fmt.Sprintf(" (%d failed)", x.Failures)
+						}
 						if len(x.Locations) == 0 {
 							row(w, i.Instance, x.Worker, x.Liveness, x.Sync, "-", 0, 0, "no")
 						}

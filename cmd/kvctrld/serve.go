@@ -23,6 +23,7 @@ import (
 	"github.com/kvctrl/kvctrl/fsm"
 	"github.com/kvctrl/kvctrl/httpapi"
 	"github.com/kvctrl/kvctrl/ingest"
+	"github.com/kvctrl/kvctrl/internal/promptkeys"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -77,7 +78,7 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		return configError(err)
 	}
 
-	exec, err := executor.New(executor.Options{Log: node, Registry: state.Registry, Deadline: c.WorkerDeadline, Logger: log.Named("executor")})
+	exec, err := executor.New(executor.Options{Log: node, Registry: state.Registry, KeysOf: keysOf(finder), Deadline: c.WorkerDeadline, Logger: log.Named("executor")})
 	if err != nil {
 		return err
 	}
@@ -180,6 +181,14 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		log.Info("stopped")
 	}
 	return err
+}
+
+// keysOf is the finder as the executor asks it.
+func keysOf(f *promptkeys.Finder) executor.KeysOf {
+	return func(r *registry.Registry, instance string, tokens []int64) (func(int) (registry.Key, bool), bool) {
+		keys, ok := f.KeysOf(r, instance, tokens)
+		return keys.Last, ok
+	}
 }
 
 // submitter is the log as the workers' side sees it: what it proposes goes to the leader,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -61,7 +62,10 @@ func TestVerbs_OfACluster(t *testing.T) {
 	from.Store(prompt)
 	at := newClient(t, leader)
 	Eventually(t, readyLimit, "the prompt is known", func() error {
-		_, err := at.lookup(prompt)
+		hits, err := at.lookup(prompt)
+		if err == nil && hits["from"] != len(prompt) {
+			err = fmt.Errorf("a lookup answers %v", hits)
+		}
 		return err
 	})
 
@@ -69,6 +73,12 @@ func TestVerbs_OfACluster(t *testing.T) {
 	verb := func(args ...string) []string { return append(args, tokens...) }
 	wantVerb(t, addrs, 0, []string{"moved 32 tokens (event mv)"}, verb("move", "from", "to", "--event-id", "mv")...)
 	wantVerb(t, addrs, 0, []string{"moved 32 tokens (event mv)"}, verb("move", "from", "to", "--event-id", "mv")...) // not done twice
+	Eventually(t, readyLimit, "the move is seen to have arrived", func() error {
+		if _, out, errs := runVerb(t, addrs, "events", "mv"); !strings.Contains(out, "instance to has reported the chunks") {
+			return errors.New(out + errs)
+		}
+		return nil
+	})
 	wantVerb(t, addrs, 1, []string{"are both"}, verb("move", "from", "from")...)
 	for _, kind := range []string{"compress", "decompress"} { // in the worker's own words
 		wantVerb(t, addrs, 1, []string{"the disk is on fire", "worker_error", kind + "-1"}, verb(kind, "broken", "--event-id", kind+"-1")...)
