@@ -6,6 +6,7 @@ VERSION     ?= 0.1.0-dev
 LDFLAGS      = -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 FUZZTIME    ?= 60s
 SIMRUNS     ?= 200
+MODELSTEPS  ?= 1000000
 LMCACHE     ?= 0.5.6
 GOTESTFLAGS ?=
 
@@ -32,6 +33,7 @@ test: libzmq haproxy netns lint unit ## everything a change must pass: gofmt, ve
 unit:
 	go test -race -timeout 20m $(GOTESTFLAGS) ./...
 	go test -count=1 -timeout 20m -run '^TestCluster_' ./internal/e2e
+	go test -count=1 -timeout 20m -run '^TestModel$$' ./ingest -model.steps $(MODELSTEPS)
 
 lint: libzmq ## gofmt, vet, staticcheck, go mod tidy
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.*')); if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; fi

@@ -28,37 +28,14 @@ const maxTokenBytes = 10
 // maxHeadBytes bounds everything in a chunk's serialization but the tokens.
 const maxHeadBytes = 80
 
-// appendChunk appends the serialization of (prefix, tokens, extra).
+// appendChunk appends the serialization of (prefix, tokens, extra). Both forms rely
+// on the room that it makes first.
 func appendChunk(b []byte, form hashForm, prefix hashPrefix, tokens []int64, extra hashExtra) []byte {
 	b = slices.Grow(b, maxHeadBytes+maxTokenBytes*len(tokens))
-	b = appendBefore(b, form, prefix, len(tokens), extra)
-	b = appendBody(b, form, tokens)
-	return appendAfter(b, form, len(tokens), extra)
-}
-
-// A chunk's serialization has three parts, of which the tokens' is the same under every
-// prefix and extra: see FirstChunk. For pickle b must be empty before.
-
-func appendBefore(b []byte, form hashForm, prefix hashPrefix, tokens int, extra hashExtra) []byte {
 	if form == formPickle {
-		return appendPickleBefore(b, prefix, tokens)
+		return appendPickleChunk(b, prefix, tokens, extra)
 	}
-	return appendCBORBefore(b, prefix, tokens, extra)
-}
-
-// appendBody needs room for maxTokenBytes each.
-func appendBody(b []byte, form hashForm, tokens []int64) []byte {
-	if form == formPickle {
-		return appendPickleTokens(b, tokens)
-	}
-	return appendCBORTokens(b, tokens)
-}
-
-func appendAfter(b []byte, form hashForm, tokens int, extra hashExtra) []byte {
-	if form == formPickle {
-		return appendPickleAfter(b, tokens, extra)
-	}
-	return appendCBORAfter(b, extra)
+	return appendCBORChunk(b, prefix, tokens, extra)
 }
 
 // appendLabel appends the serialization of a text of up to 255 bytes.
@@ -70,7 +47,7 @@ func appendLabel(b []byte, form hashForm, text string) []byte {
 	return append(appendCBORHead(b, cborText, uint64(len(text))), text...)
 }
 
-func appendCBORBefore(b []byte, prefix hashPrefix, tokens int, extra hashExtra) []byte {
+func appendCBORChunk(b []byte, prefix hashPrefix, tokens []int64, extra hashExtra) []byte {
 	switch {
 	case extra == extraAbsent:
 		b = append(b, cborArray|2)
@@ -85,10 +62,7 @@ func appendCBORBefore(b []byte, prefix hashPrefix, tokens int, extra hashExtra) 
 	default:
 		b = appendCBORHead(b, cborUint, prefix.n)
 	}
-	return appendCBORHead(b, cborArray, uint64(tokens))
-}
-
-func appendCBORTokens(b []byte, tokens []int64) []byte {
+	b = appendCBORHead(b, cborArray, uint64(len(tokens)))
 	n := len(b)
 	b = b[:n+maxTokenBytes*len(tokens)]
 	for _, t := range tokens {
@@ -104,10 +78,7 @@ func appendCBORTokens(b []byte, tokens []int64) []byte {
 		binary.BigEndian.PutUint32(b[n+1:n+5], uint32(u<<(16*(1-wide))))
 		n += 3 + 2*int(wide)
 	}
-	return b[:n]
-}
-
-func appendCBORAfter(b []byte, extra hashExtra) []byte {
+	b = b[:n]
 	switch extra {
 	case extraEmpty:
 		b = append(b, cborArray)
@@ -158,7 +129,7 @@ func closePickle(b []byte) []byte {
 	return b
 }
 
-func appendPickleBefore(b []byte, prefix hashPrefix, tokens int) []byte {
+func appendPickleChunk(b []byte, prefix hashPrefix, tokens []int64, extra hashExtra) []byte {
 	b = openPickle(b)
 	switch {
 	case prefix.size > 0:
@@ -171,13 +142,9 @@ func appendPickleBefore(b []byte, prefix hashPrefix, tokens int) []byte {
 		b = appendPickleInt(b, int64(prefix.n))
 	}
 
-	if tokens > 3 {
+	if len(tokens) > 3 {
 		b = append(b, 0x28) // MARK
 	}
-	return b
-}
-
-func appendPickleTokens(b []byte, tokens []int64) []byte {
 	n := len(b)
 	b = b[:n+maxTokenBytes*len(tokens)]
 	for _, t := range tokens {
@@ -191,15 +158,12 @@ func appendPickleTokens(b []byte, tokens []int64) []byte {
 		binary.LittleEndian.PutUint32(b[n+1:n+5], uint32(u))
 		n += 3 + 2*int(wide)
 	}
-	return b[:n]
-}
-
-func appendPickleAfter(b []byte, tokens int, extra hashExtra) []byte {
-	switch tokens {
+	b = b[:n]
+	switch len(tokens) {
 	case 0:
 		b = append(b, 0x29) // EMPTY_TUPLE, not remembered
 	case 1, 2, 3:
-		b = append(b, 0x84+byte(tokens), pickleMemo) // TUPLE1 to TUPLE3
+		b = append(b, 0x84+byte(len(tokens)), pickleMemo) // TUPLE1 to TUPLE3
 	default:
 		b = append(b, 0x74, pickleMemo) // TUPLE
 	}

@@ -47,29 +47,31 @@ func (q *sequence) jump(first int64, at Micros) {
 }
 
 // late returns how many operations at the beginning of a run come too late. The run does
-// not follow the last one and is of another session.
-func (q *sequence) late(o Ops, b birth) int {
+// not follow the last one and is of another session. Doubtful says that they may not be
+// late after all: they were taken no earlier than what passed them over.
+func (q *sequence) late(o Ops, b birth) (n int, doubtful bool) {
 	length := uint64(len(o.Keys))
 	if o.At+lateGrace < b.at { // of the process before
 		if o.First < q.next { // a run is judged as if it had been cut anywhere
-			return int(min(length, distance(o.First, q.next)))
+			return int(min(length, distance(o.First, q.next))), false
 		}
-		return int(length)
+		return int(length), false
 	}
 	i := slices.IndexFunc(q.holes, func(h hole) bool { return h.has(o.First) })
 	if i < 0 {
-		return 0
+		return 0, false
 	}
 	h := &q.holes[i]
 	if o.At > h.until {
 		if h.extended {
-			return 0
+			return 0, false
 		}
 		h.until, h.extended = o.At+latePatience, true
 	}
-	n := int64(min(length, distance(o.First, h.to)))
-	q.fill(i, o.First, o.First+n)
-	return int(n)
+	doubtful = h.extended || o.At >= h.until-latePatience
+	n = int(min(length, distance(o.First, h.to)))
+	q.fill(i, o.First, o.First+int64(n))
+	return n, doubtful
 }
 
 // distance is to - from, for from <= to, which may be more than a signed number holds.

@@ -44,6 +44,7 @@ type naiveStream struct {
 
 // naiveHole is what numbers that were passed over at one time have in common.
 type naiveHole struct {
+	made     Micros
 	until    Micros
 	extended bool
 }
@@ -134,7 +135,12 @@ func (n *naive) message(ref StreamRef, numbered bool, ops []naiveOp, session Ses
 	s := w.stream(ref.Location)
 	gap, lossy := false, false
 	for _, op := range ops {
-		if numbered && !s.unnumbered() {
+		switch {
+		case !numbered || s.unnumbered() && op.number == 0:
+		case s.unnumbered(): // it counts after all
+			s.numbers, s.writer = append(s.numbers, op.number), session
+			lossy, gap = true, true
+		default:
 			first := len(s.numbers) == 0
 			next := int64(0) // where a process begins
 			if !first {
@@ -142,12 +148,17 @@ func (n *naive) message(ref StreamRef, numbered bool, ops []naiveOp, session Ses
 			}
 			zeros := len(s.numbers) == 1 && s.numbers[0] == 0 && op.number == 0
 			if op.number != next && !zeros && !(first && w.adopted) {
+				hole := s.missing[op.number]
 				if session != s.writer && s.late(op.number, at, w.registered) {
+					// Taken after what passed it over: perhaps of the process that lives.
+					lossy = lossy || at >= w.registered-second && (hole.extended || at >= hole.made)
 					late++
 					continue
 				}
 				s.jump(next, op.number, at)
 				lossy, gap = true, gap || !first
+			} else if !zeros && session != s.writer && at < w.registered-second {
+				lossy = true // perhaps of the process before
 			}
 			s.numbers, s.writer = append(s.numbers, op.number), session
 		}
@@ -190,14 +201,14 @@ func (s *naiveStream) jump(next, number int64, at Micros) {
 	if number < next {
 		clear(s.missing)
 	}
-	hole := &naiveHole{until: at + 10*second}
+	hole := &naiveHole{made: at, until: at + 10*second}
 	for i := next; i < number; i++ {
 		s.missing[i] = hole
 	}
 }
 
 func (s *naiveStream) unnumbered() bool {
-	return len(s.numbers) > 1 && s.numbers[0] == 0 && s.numbers[1] == 0
+	return len(s.numbers) > 1 && !slices.ContainsFunc(s.numbers, func(n int64) bool { return n != 0 })
 }
 
 func (s *naiveStream) apply(op naiveOp) {

@@ -5,7 +5,7 @@ package registry
 // releases send 0 in every message of a backend that does not number.
 type sequence struct {
 	begun      bool  // a number has been seen
-	unnumbered bool  // the first two numbers were both 0: never judged
+	unnumbered bool  // all numbers were 0, more than one: not judged
 	loneZero   bool  // one number has been seen, and it was 0
 	next       int64 // the number that would follow
 	counted    bool  // a gap of the current message has been counted
@@ -25,7 +25,7 @@ type birth struct {
 // verdict is what the numbers of a run say of it.
 type verdict struct {
 	late  int  // so many operations at its beginning come too late: not to be applied
-	lossy bool // what is applied of it does not follow what came before
+	lossy bool // what is applied of it does not follow what came before, or what is late may not be
 	gap   bool // lossy, and there was a number before: LMCache counts that
 }
 
@@ -36,19 +36,22 @@ func (q *sequence) judge(o Ops, b birth) (v verdict) {
 	if !o.Continues {
 		q.counted = false
 	}
-	if !o.Numbered || q.unnumbered {
+	if !o.Numbered {
 		return v
 	}
 	first, length := o.First, len(o.Keys)
+	if q.unnumbered || q.loneZero && first == 0 {
+		return q.unnumberedRun(o)
+	}
 	switch {
-	case q.loneZero && first == 0:
-		*q = sequence{begun: true, unnumbered: true}
-		return v
 	case q.begun && first == q.next, !q.begun && (first == 0 || !b.fromZero):
-		// in order
+		// In order. It may still be an earlier process's, when it was taken before this one
+		// registered and its numbers happen to fit; or two replicas' clocks are apart. Then
+		// it is this process's, so it is applied, and not trusted.
+		v.lossy = o.Session != q.writer && o.At+lateGrace < b.at
 	default:
 		if o.Session != q.writer {
-			if v.late = q.late(o, b); v.late == length {
+			if v.late, v.lossy = q.late(o, b); v.late == length {
 				return v
 			}
 		}
@@ -62,6 +65,18 @@ func (q *sequence) judge(o Ops, b birth) (v verdict) {
 	q.begun, q.writer = true, o.Session
 	q.next = o.First + int64(length)
 	return v
+}
+
+// unnumberedRun takes a run of a stream whose numbers were all 0, and more than one. With
+// another number it shows that it counts after all: 0 was said by two processes, or came
+// twice, and what was lost meanwhile nobody has seen.
+func (q *sequence) unnumberedRun(o Ops) (v verdict) {
+	if o.First == 0 && len(o.Keys) == 1 {
+		*q = sequence{begun: true, unnumbered: true}
+		return v
+	}
+	*q = sequence{begun: true, next: o.First + int64(len(o.Keys)), writer: o.Session, counted: q.counted}
+	return verdict{lossy: true, gap: true}
 }
 
 // count reports whether a gap found now is the first of its message.

@@ -50,21 +50,18 @@ func (r *Registry) ApplyOps(o Ops) OpsResult {
 	}
 	v := st.sequence.judge(o, birth{fromZero: !w.adopted, at: w.registered})
 	res := OpsResult{Gap: v.gap, Late: v.late}
+	if v.lossy {
+		r.lose(st)
+	}
 	if v.late > 0 {
 		r.late += int64(v.late)
 		if o = o.after(v.late); len(o.Keys) == 0 {
 			return res
 		}
 	}
-	if v.lossy {
-		r.lose(st)
-	}
 	if v.gap && st.sequence.count() {
 		st.gaps++
 		r.gaps++
-	}
-	if !w.firsts.full() {
-		w.firsts.add(o.Keys, o.Evict)
 	}
 	admitted, _ := index.Apply(r.idx, st.holder, o.Keys, o.Evict)
 	if st.sync != nil {

@@ -1,0 +1,448 @@
+package ingest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/kvctrl/kvctrl/fsm"
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+const second = registry.Micros(1_000_000)
+
+// naive is what the log means, in the plainest words: sets of keys per stream, and every
+// question answered by looking at all of them. It reads entries, so it knows nothing of
+// replicas. Lists are in order of registration or of first use.
+type naive struct {
+	instances []*naiveInstance
+	sessions  map[registry.SessionID]uint64 // last batch
+	seen      map[registry.SessionID]registry.Micros
+	now       registry.Micros
+	term      uint64
+	events    []*registry.Event
+	gaps      int64
+	late      int64
+	order     int
+	maxEvicts int
+
+	count map[string]int // what there was, for the test's own figures
+}
+
+type naiveInstance struct {
+	id      string
+	workers []*naiveWorker
+}
+
+type naiveWorker struct {
+	ref        registry.WorkerRef
+	ip         string
+	port       int64
+	peer       *string
+	registered registry.Micros
+	beat       registry.Micros // last heartbeat
+	heard      registry.Micros // last word of any kind
+	beats      bool
+	suspect    bool
+	adopted    bool   // known by a heartbeat alone: it may hold what nobody told
+	wanted     string // why it owes a full sync
+	failures   int    // syncs given up since the last that completed
+	failed     registry.Micros
+	streams    []*naiveStream
+}
+
+type naiveStream struct {
+	location string
+	order    int // of first use, among all streams
+	keys     map[registry.Key]bool
+	stored   bool
+	lossy    bool
+	gaps     int64
+	counted  bool    // a gap of this message
+	numbers  []int64 // all there ever were
+	writer   registry.SessionID
+	missing  map[int64]*naiveHole // numbers that were passed over
+	sync     *naiveSync
+	synced   *string
+}
+
+// naiveHole is what numbers that were passed over at one time have in common.
+type naiveHole struct {
+	made     registry.Micros
+	until    registry.Micros
+	extended bool
+}
+
+type naiveSync struct {
+	id      string
+	started registry.Micros
+	batches int64
+	got     map[int64]bool
+	keys    map[registry.Key]bool
+	evicted map[registry.Key]bool
+	ended   bool
+	lost    bool
+}
+
+// apply takes an entry as fsm.Decode gives it. It returns, for a term, which events it
+// has interrupted.
+func (n *naive) apply(value any) {
+	switch v := value.(type) {
+	case fsm.WorkerBatch:
+		n.now = max(n.now, v.At)
+		if last, known := n.sessions[v.Session]; known && v.Number <= last {
+			n.count["batches twice"]++
+			return
+		}
+		n.sessions[v.Session], n.seen[v.Session] = v.Number, n.now
+		for _, r := range v.Records {
+			n.record(r, v.Session)
+		}
+	case registry.Lease:
+		n.lease(v)
+	case registry.TermBegin:
+		n.beginTerm(v)
+	case registry.EventCreate:
+		n.createEvent(v)
+	case registry.EventRun:
+		n.runEvent(v)
+	case registry.EventFinish:
+		n.finishEvent(v)
+	default:
+		panic(fmt.Sprintf("naive: %T", value))
+	}
+}
+
+func (n *naive) record(r any, session registry.SessionID) {
+	switch r := r.(type) {
+	case registry.Registration:
+		n.register(r)
+	case fsm.Deregistration:
+		if w := n.worker(r.WorkerRef); w != nil && r.At >= w.registered-second {
+			n.forget(r.WorkerRef)
+		}
+	case registry.Ops:
+		n.ops(r, session)
+	case registry.SyncStart:
+		n.syncStart(r)
+	case registry.SyncBatch:
+		n.syncPart(r.Stream, r.SyncID, r.BatchID, r.Keys)
+	case registry.SyncEnd:
+		n.syncPart(r.Stream, r.SyncID, -1, nil)
+		if s := n.running(r.Stream, r.SyncID); s != nil {
+			s.sync.ended = true
+			n.complete(r.Stream, s)
+		}
+	}
+}
+
+func (n *naive) worker(ref registry.WorkerRef) *naiveWorker {
+	for _, i := range n.instances {
+		for _, w := range i.workers {
+			if w.ref == ref {
+				return w
+			}
+		}
+	}
+	return nil
+}
+
+func (n *naive) register(r registry.Registration) {
+	w := n.worker(r.WorkerRef)
+	known := w != nil
+	if known && r.At < w.registered-second {
+		n.count["registrations late"]++
+		return // late: of an earlier process
+	}
+	if !known {
+		w = &naiveWorker{ref: r.WorkerRef}
+		at := slices.IndexFunc(n.instances, func(i *naiveInstance) bool { return i.id == r.Instance })
+		if at < 0 {
+			at = len(n.instances)
+			n.instances = append(n.instances, &naiveInstance{id: r.Instance})
+		}
+		n.instances[at].workers = append(n.instances[at].workers, w)
+	}
+	w.ip, w.port = r.IP, r.Port
+	if r.PeerInitURL != nil || !known || !r.ByHeartbeat { // a heartbeat without one is no news
+		w.peer = r.PeerInitURL
+	}
+	if r.ByHeartbeat && known {
+		w.beats, w.beat, w.heard = true, max(w.beat, r.At), max(w.heard, r.At)
+		return
+	}
+	w.registered, w.beat, w.heard = r.At, r.At, r.At
+	w.streams, w.wanted, w.suspect = nil, "", false
+	w.failures, w.failed = 0, 0
+	w.adopted, w.beats = r.ByHeartbeat, r.ByHeartbeat
+	if known {
+		n.count["registered anew"]++
+	}
+	if r.ByHeartbeat {
+		n.count["adopted"]++
+		w.wanted = registry.ReasonReRegistered
+	}
+}
+
+func (n *naive) forget(ref registry.WorkerRef) {
+	for _, i := range n.instances {
+		i.workers = slices.DeleteFunc(i.workers, func(w *naiveWorker) bool { return w.ref == ref })
+	}
+	n.instances = slices.DeleteFunc(n.instances, func(i *naiveInstance) bool { return len(i.workers) == 0 })
+}
+
+func (n *naive) lease(l registry.Lease) {
+	n.now = max(n.now, l.At)
+	for _, h := range l.Heard {
+		if w := n.worker(h.WorkerRef); w != nil {
+			if h.Heartbeat > 0 {
+				w.beats, w.beat = true, max(w.beat, h.Heartbeat)
+			}
+			w.heard = max(w.heard, h.Any, h.Heartbeat)
+		}
+	}
+	silence, timeout := cmp.Or(l.SuspectAfter, registry.DefaultSuspectAfter), cmp.Or(l.SyncTimeout, registry.DefaultSyncTimeout)
+	for _, i := range n.instances {
+		for _, w := range i.workers {
+			w.suspect = silence > 0 && w.beats && l.At-w.heard > silence
+			for _, s := range w.streams {
+				if s.sync != nil && timeout > 0 && l.At-s.sync.started > timeout {
+					w.failSync(s, l.At)
+				}
+			}
+		}
+	}
+	for _, ref := range l.Expired {
+		if w := n.worker(ref); w != nil && l.At-w.heard > second {
+			n.count["expired"]++
+			n.forget(ref)
+		}
+	}
+	for id, seen := range n.seen {
+		if n.now-seen > 3600*second {
+			delete(n.seen, id)
+			delete(n.sessions, id)
+		}
+	}
+}
+
+// failSync gives up a stream's sync: what was known stays, and the worker owes another.
+func (w *naiveWorker) failSync(s *naiveStream, at registry.Micros) {
+	s.sync = nil
+	w.failures++
+	w.failed = at
+	w.want(registry.ReasonSyncFailed)
+}
+
+func (w *naiveWorker) want(reason string) {
+	if w.wanted == "" {
+		w.wanted = reason
+	}
+}
+
+func (w *naiveWorker) syncing() bool {
+	return slices.ContainsFunc(w.streams, func(s *naiveStream) bool { return s.sync != nil })
+}
+
+func (n *naive) stream(w *naiveWorker, location string) *naiveStream {
+	for _, s := range w.streams {
+		if s.location == location {
+			return s
+		}
+	}
+	n.order++
+	s := &naiveStream{location: location, order: n.order, keys: make(map[registry.Key]bool), missing: make(map[int64]*naiveHole), lossy: w.adopted}
+	w.streams = append(w.streams, s)
+	return s
+}
+
+// ops applies a run of operations one by one.
+func (n *naive) ops(o registry.Ops, session registry.SessionID) {
+	w := n.worker(o.Stream.WorkerRef)
+	if w == nil || len(o.Keys) == 0 {
+		return
+	}
+	s := n.stream(w, o.Stream.Location)
+	if !o.Continues {
+		s.counted = false
+	}
+	gap, lossy := false, false
+	for i, key := range o.Keys {
+		switch number := o.First + int64(i); {
+		case !o.Numbered || s.unnumbered() && number == 0:
+		case s.unnumbered(): // it counts after all
+			s.numbers, s.writer = append(s.numbers, number), session
+			lossy, gap = true, true
+		default:
+			first := len(s.numbers) == 0
+			next := int64(0) // where a process begins
+			if !first {
+				next = s.numbers[len(s.numbers)-1] + 1
+			}
+			zeros := len(s.numbers) == 1 && s.numbers[0] == 0 && number == 0
+			if number != next && !zeros && !(first && w.adopted) {
+				hole := s.missing[number]
+				if session != s.writer && s.late(number, o.At, w.registered) {
+					// Taken after what passed it over: perhaps of the process that lives.
+					lossy = lossy || o.At >= w.registered-second && (hole.extended || o.At >= hole.made)
+					n.late++
+					n.count["operations late"]++
+					continue
+				}
+				s.jump(next, number, o.At)
+				lossy, gap = true, gap || !first
+			} else if !zeros && session != s.writer && o.At < w.registered-second {
+				lossy = true // perhaps of the process before
+				n.count["operations of the process before"]++
+			}
+			s.numbers, s.writer = append(s.numbers, number), session
+		}
+		s.operation(w, key, o.Evict.Has(i))
+	}
+	if gap && !s.counted {
+		n.count["gaps"]++
+		s.counted = true
+		s.gaps++
+		n.gaps++
+	}
+	if lossy {
+		s.lossy = true
+		if s.sync != nil {
+			s.sync.lost = true
+		} else if s.location == registry.CPULocation {
+			w.want(registry.ReasonEventsLost)
+		}
+	}
+	if s.sync != nil {
+		evicted := 0
+		for _, gone := range s.sync.evicted {
+			if gone {
+				evicted++
+			}
+		}
+		if evicted > n.maxEvicts {
+			w.failSync(s, o.At)
+		}
+	}
+}
+
+// late reports whether a number was passed over before, and its batch overtaken.
+func (s *naiveStream) late(number int64, at, registered registry.Micros) bool {
+	if at < registered-second {
+		return true
+	}
+	h := s.missing[number]
+	if h == nil || at > h.until && h.extended {
+		return false
+	}
+	if at > h.until {
+		h.until, h.extended = at+10*second, true
+	}
+	delete(s.missing, number)
+	return true
+}
+
+// jump notes that numbers go on elsewhere than with next.
+func (s *naiveStream) jump(next, number int64, at registry.Micros) {
+	if number < next {
+		clear(s.missing)
+	}
+	hole := &naiveHole{made: at, until: at + 10*second}
+	for i := next; i < number; i++ {
+		s.missing[i] = hole
+	}
+}
+
+func (s *naiveStream) unnumbered() bool {
+	return len(s.numbers) > 1 && !slices.ContainsFunc(s.numbers, func(n int64) bool { return n != 0 })
+}
+
+func (s *naiveStream) operation(w *naiveWorker, key registry.Key, evict bool) {
+	sets := []map[registry.Key]bool{s.keys}
+	if s.sync != nil {
+		sets = append(sets, s.sync.keys)
+		s.sync.evicted[key] = evict
+	}
+	for _, keys := range sets {
+		if evict {
+			delete(keys, key)
+		} else {
+			keys[key] = true
+			s.stored = true
+		}
+	}
+}
+
+func (n *naive) syncStart(r registry.SyncStart) {
+	w := n.worker(r.Stream.WorkerRef)
+	if w == nil || r.BatchCount < 0 || r.BatchCount > registry.MaxSyncBatches {
+		return
+	}
+	s := n.stream(w, r.Stream.Location)
+	n.count["sync starts"]++
+	if s.sync != nil && s.sync.id == r.SyncID {
+		n.count["sync starts said again"]++
+	} else if s.sync != nil {
+		n.count["syncs replaced"]++
+	} else if s.synced != nil && *s.synced == r.SyncID {
+		n.count["sync starts after the end"]++
+	}
+	s.sync = &naiveSync{id: r.SyncID, started: r.At, batches: r.BatchCount, got: make(map[int64]bool),
+		keys: make(map[registry.Key]bool), evicted: make(map[registry.Key]bool)}
+	s.stored = s.stored || r.TotalKeys > 0
+	w.wanted = ""
+}
+
+// running is the stream whose sync has this id.
+func (n *naive) running(ref registry.StreamRef, id string) *naiveStream {
+	w := n.worker(ref.WorkerRef)
+	if w == nil {
+		return nil
+	}
+	i := slices.IndexFunc(w.streams, func(s *naiveStream) bool { return s.location == ref.Location && s.sync != nil && s.sync.id == id })
+	if i < 0 {
+		return nil
+	}
+	return w.streams[i]
+}
+
+// syncPart applies a batch.
+func (n *naive) syncPart(ref registry.StreamRef, id string, batch int64, keys []registry.Key) {
+	s := n.running(ref, id)
+	if s == nil {
+		return
+	}
+	for _, k := range keys {
+		s.stored = true
+		if !s.sync.evicted[k] {
+			s.sync.keys[k] = true
+		}
+	}
+	if batch >= 0 && batch < s.sync.batches {
+		s.sync.got[batch] = true
+	}
+	n.complete(ref, s)
+}
+
+// complete ends a sync that has all it waits for.
+func (n *naive) complete(ref registry.StreamRef, s *naiveStream) {
+	y, w := s.sync, n.worker(ref.WorkerRef)
+	if !y.ended || int64(len(y.got)) < y.batches {
+		return
+	}
+	s.keys, s.synced, s.sync = y.keys, &y.id, nil
+	w.failures, w.failed = 0, 0
+	n.count["syncs complete"]++
+	if y.lost {
+		n.count["syncs complete, events lost"]++
+	}
+	if len(y.evicted) > 0 {
+		n.count["syncs complete, events meanwhile"]++
+	}
+	switch {
+	case !y.lost:
+		s.lossy = false
+	case s.location == registry.CPULocation:
+		w.want(registry.ReasonEventsLost)
+	}
+}
