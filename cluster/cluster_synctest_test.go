@@ -246,7 +246,7 @@ func TestCluster_FollowerNotReadyYet(t *testing.T) {
 		await(t, "ready again", f.Ready)
 
 		// One that has not been heard from says nothing of how far the state is.
-		f.fresh.heard(0, 0)
+		f.fresh.heard(0, 0, 0)
 		if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "has not said yet") {
 			t.Errorf("nothing heard: ready says %v", err)
 		}

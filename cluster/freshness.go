@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -14,56 +13,66 @@ import (
 const pathCommit = "/cluster/commit"
 
 const (
-	// freshTick is how often the mark is set: by the leader from its own commit index,
-	// by a follower from what the leader answers. It is the coarseness of the staleness.
+	// freshTick is how often a follower asks the leader what is committed. It is the
+	// coarseness of the staleness.
 	freshTick = 50 * time.Millisecond
 	// freshTimeout bounds a follower's question. Another leader ends it sooner.
 	freshTimeout = time.Second
 )
 
-// freshness bounds the age of the state by one clock: it notes the time and the
-// commit index, and once the state has applied that index it is no older than the
-// note.
+// freshness bounds the age of the state by one clock: it notes a time and what was
+// committed by then, and once the state has applied that it is no older than the note.
 type freshness struct {
-	mu     sync.Mutex
-	asOf   time.Time // everything committed before is applied; zero: nothing known
-	mark   time.Time // zero: none pending
-	index  uint64
-	asked  time.Time // when paused was asked
-	steady time.Time // when it was asked last and said no
-	// What the leader of a term said first to this follower. Having applied it, it has
-	// caught up.
+	mu    sync.Mutex
+	asOf  time.Time // everything committed before is applied; zero: nothing known
+	mark  time.Time // zero: none pending
+	index uint64
+	// What the leader of a term said first to this follower, having applied which it has
+	// caught up; and the stamp that it said last.
 	term, target uint64
+	stamp        int64
 }
 
-// note takes what is committed and applied now.
-func (f *freshness) note(now time.Time, committed, applied uint64) {
+// note takes what was committed at a time, or later, and what is applied now.
+func (f *freshness) note(at time.Time, committed, applied uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.settle(applied)
 	if f.mark.IsZero() {
-		if applied >= committed {
-			f.asOf = now
-		} else {
-			f.mark, f.index = now, committed
-		}
+		f.mark, f.index = at, committed
+		f.settle(applied)
 	}
 }
 
 // settle makes the pending mark good when it is. It needs mu.
 func (f *freshness) settle(applied uint64) {
-	if !f.mark.IsZero() && applied >= f.index {
-		f.asOf, f.mark = f.mark, time.Time{}
+	if f.mark.IsZero() || applied < f.index {
+		return
 	}
+	if f.mark.After(f.asOf) {
+		f.asOf = f.mark
+	}
+	f.mark = time.Time{}
 }
 
-// heard takes the leader's word of what is committed.
-func (f *freshness) heard(term, committed uint64) {
+// heard takes the leader's word of what is committed, and its stamp.
+func (f *freshness) heard(term, committed uint64, stamp int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if term != f.term {
 		f.term, f.target = term, committed
 	}
+	f.stamp = stamp
+}
+
+// stampOf is the last stamp of the leader of a term, or 0.
+func (f *freshness) stampOf(term uint64) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.term != term {
+		return 0
+	}
+	return f.stamp
 }
 
 // caughtUp says whether the state has what the leader of the term had when it was
@@ -77,36 +86,6 @@ func (f *freshness) caughtUp(term, applied uint64) (target uint64, ok bool) {
 	return f.target, applied >= f.target
 }
 
-// paused reports whether more than limit has passed since it was last asked. After
-// a pause of the process another may lead long since, and raft has not looked yet:
-// a note made then would be a guess.
-func (f *freshness) paused(now time.Time, limit time.Duration) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	gap := now.Sub(f.asked)
-	f.asked = now
-	if gap > limit {
-		return true
-	}
-	f.steady = now
-	return false
-}
-
-// isSteady reports whether the process has run without a pause of limit until now.
-// Right after a pause it is the first to be told, or paused was and has said so.
-func (f *freshness) isSteady(now time.Time, limit time.Duration) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return now.Sub(f.steady) <= limit
-}
-
-// forget drops a pending mark, for when leadership ends. What is known stays true.
-func (f *freshness) forget() {
-	f.mu.Lock()
-	f.mark = time.Time{}
-	f.mu.Unlock()
-}
-
 // since gives the time as of which the state that has applied so much has everything.
 func (f *freshness) since(applied uint64) time.Time {
 	f.mu.Lock()
@@ -115,8 +94,8 @@ func (f *freshness) since(applied uint64) time.Time {
 	return f.asOf
 }
 
-// keepFresh sets the mark: while this node leads, from what it knows, and while it
-// follows, from what the leader says. Owner: Node, until stopping.
+// keepFresh asks the leader what is committed, while this node follows one. Owner: Node,
+// until stopping.
 func (n *Node) keepFresh() {
 	tick := time.NewTicker(freshTick)
 	defer tick.Stop()
@@ -129,13 +108,7 @@ func (n *Node) keepFresh() {
 		case <-n.stopping:
 			return
 		case <-tick.C:
-		case <-changed:
-			continue // whoever leads now is asked at once
-		}
-		now := time.Now()
-		paused := n.fresh.paused(now, n.times.lease/2)
-		if n.IsLeader() && !paused {
-			n.fresh.note(now, n.raft.CommitIndex(), n.machine.Applied())
+		case <-changed: // whoever leads now is asked at once
 		}
 	}
 }
@@ -144,18 +117,26 @@ func (n *Node) keepFresh() {
 type commitQuestion struct {
 	Applied uint64 `json:"applied"`
 	Nodes   bool   `json:"nodes"` // how far all are is wanted, too
+	// Term is that of who asks, read after Stamp had come: see vouchers. Stamp is 0 when
+	// the leader of Term has not answered yet.
+	Term  uint64 `json:"term"`
+	Stamp int64  `json:"stamp"`
 }
 
 // commitAnswer is what the leader says of the log.
 type commitAnswer struct {
-	Term   uint64         `json:"term"`
-	Commit uint64         `json:"commit"`
-	Nodes  []nodeProgress `json:"nodes,omitempty"`
+	Term   uint64 `json:"term"`
+	Commit uint64 `json:"commit"`
+	// Stamp comes back with the next question.
+	Stamp int64 `json:"stamp"`
+	// AgeNS is how long ago nobody else led for sure: what was committed by then is at or
+	// below Commit. Absent: the leader cannot tell yet.
+	AgeNS *int64         `json:"age_ns,omitempty"`
+	Nodes []nodeProgress `json:"nodes,omitempty"`
 }
 
-// askCommit sets the mark by the leader's commit index. The mark is of before the
-// question: whatever was committed by then the leader has counted, or a leader before
-// it whose lease has not run out (see staleness).
+// askCommit sets the mark by the leader's commit index, to the time before the question
+// less the age of the leader's certainty.
 func (n *Node) askCommit() {
 	ctx, cancel := context.WithTimeout(n.life, freshTimeout)
 	defer cancel()
@@ -166,7 +147,8 @@ func (n *Node) askCommit() {
 	ctx, release := n.whileLeading(ctx, to)
 	defer release()
 	begin := time.Now()
-	q := commitQuestion{Applied: n.machine.Applied(), Nodes: n.progress.due(begin)}
+	term := n.raft.CurrentTerm()
+	q := commitQuestion{Applied: n.machine.Applied(), Nodes: n.progress.due(begin), Term: term, Stamp: n.fresh.stampOf(term)}
 	var a commitAnswer
 	if err := n.ask(ctx, to, pathCommit, q, &a); err != nil {
 		if ctx.Err() == nil && !errors.Is(err, ErrNotLeader) {
@@ -174,8 +156,10 @@ func (n *Node) askCommit() {
 		}
 		return // it will show as staleness
 	}
-	n.fresh.heard(a.Term, a.Commit)
-	n.fresh.note(begin, a.Commit, n.machine.Applied())
+	n.fresh.heard(a.Term, a.Commit, a.Stamp)
+	if a.AgeNS != nil {
+		n.fresh.note(begin.Add(-time.Duration(*a.AgeNS)), a.Commit, n.machine.Applied())
+	}
 	if q.Nodes {
 		n.progress.replace(a.Nodes, time.Now())
 	}
@@ -188,17 +172,23 @@ func (n *Node) serveCommit(_ context.Context, from Identity, body []byte) ([]byt
 		return nil, err
 	}
 	term, leads := n.leads()
-	switch {
-	case !leads:
+	if !leads {
 		return nil, n.notLeading()
-	case !n.fresh.isSteady(time.Now(), n.times.lease/2):
-		return nil, fmt.Errorf("%w: this replica was held up for a moment, and another may lead", ErrBusy)
 	}
 	now := time.Now()
-	if _, ok := serverOf(n.configuration(), from.NodeID); ok {
+	members := n.configuration()
+	if _, ok := serverOf(members, from.NodeID); ok {
 		n.progress.note(from.NodeID, q.Applied, now)
+		if q.Term == term {
+			n.vouched.back(term, from.NodeID, q.Stamp, now)
+		}
 	}
-	a := commitAnswer{Term: term, Commit: n.raft.CommitIndex()}
+	a := commitAnswer{Term: term, Commit: n.raft.CommitIndex(), Stamp: n.vouched.stamp(now)}
+	if at, ok := n.vouched.until(now, term, n.id, members); ok {
+		n.fresh.note(at, a.Commit, n.machine.Applied())
+		age := int64(now.Sub(at))
+		a.AgeNS = &age
+	}
 	if q.Nodes {
 		a.Nodes = append(n.progress.list(now), nodeProgress{NodeID: n.id, Applied: n.machine.Applied()})
 	}
@@ -218,9 +208,7 @@ func (n *Node) staleness() time.Duration {
 		return StalenessUnknown
 	}
 	age := time.Since(asOf)
-	if !alone {
-		age += n.times.lease // so long may another lead before this node knows
-	} else if age < time.Millisecond {
+	if alone && age < time.Millisecond {
 		age = 0 // the note was made in this very call
 	}
 	return max(age, 0)

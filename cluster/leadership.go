@@ -128,7 +128,6 @@ func (n *Node) runTasks(ctx context.Context, number uint64) error {
 	// Now and not when the tasks have ended, which may take seconds: meanwhile this node
 	// would pass for the leader.
 	n.view.update(func(s *viewState) { s.leading, s.term = false, 0 })
-	n.fresh.forget()
 	wg.Wait()
 	return context.Cause(ctx)
 }

@@ -30,6 +30,7 @@ type Node struct {
 
 	view     view
 	fresh    freshness
+	vouched  vouchers
 	noop     sharedRounds // no-ops that linearizable reads ride, while this node leads
 	asks     sharedRounds // questions to the leader that they ride while it follows
 	peers    peerHealth

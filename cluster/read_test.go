@@ -160,18 +160,13 @@ func TestFreshness(t *testing.T) {
 			t.Errorf("at %d ms: as of %v, want %v", c.ms, got.Sub(t0), c.want.Sub(t0))
 		}
 	}
-	f.note(at(70), 40, 30)
-	f.forget()
-	f.note(at(80), 50, 45)
-	if got := f.since(45); !got.Equal(at(60)) {
-		t.Errorf("a forgotten note counted: as of %v", got.Sub(t0))
-	}
-	if got := f.since(50); !got.Equal(at(80)) {
-		t.Errorf("a note made good since is not counted: as of %v", got.Sub(t0))
+	f.note(at(40), 30, 30) // an earlier moment: what is known stays
+	if got := f.since(30); !got.Equal(at(60)) {
+		t.Errorf("an earlier note counted: as of %v", got.Sub(t0))
 	}
 
 	for _, c := range []struct{ term, committed uint64 }{{3, 70}, {3, 80}, {4, 90}, {4, 95}} {
-		f.heard(c.term, c.committed)
+		f.heard(c.term, c.committed, int64(c.committed))
 	}
 	for _, c := range []struct {
 		term, applied, target uint64
@@ -181,25 +176,8 @@ func TestFreshness(t *testing.T) {
 			t.Errorf("%+v: %d, %v", c, target, ok)
 		}
 	}
-}
-
-func TestFreshness_Paused(t *testing.T) {
-	var f freshness
-	t0 := time.Now()
-	for _, c := range []struct {
-		ms   int
-		want bool
-	}{{0, true}, {50, false}, {249, false}, {500, true}, {550, false}} { // before the first look: who knows
-		if got := f.paused(t0.Add(time.Duration(c.ms)*time.Millisecond), 200*time.Millisecond); got != c.want {
-			t.Errorf("at %d ms: paused %v, want %v", c.ms, got, c.want)
-		}
-		at := t0.Add(time.Duration(c.ms) * time.Millisecond)
-		if got := f.isSteady(at, 200*time.Millisecond); got != (c.ms == 50 || c.ms == 249 || c.ms == 550) {
-			t.Errorf("at %d ms: steady %v", c.ms, got)
-		}
-		if f.isSteady(at.Add(201*time.Millisecond), 200*time.Millisecond) {
-			t.Errorf("at %d ms: steady without being looked at", c.ms+201)
-		}
+	if this, other := f.stampOf(4), f.stampOf(3); this != 95 || other != 0 {
+		t.Errorf("stamps %d of the leader's term and %d of an earlier one, want 95 and 0", this, other)
 	}
 }
 

@@ -35,10 +35,11 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 		Workers int   `json:"workers"`
 		Keys    int64 `json:"keys"`
 		// Who this replica is, for those that look for a cluster to form or to join.
-		ClusterID string `json:"cluster_id"`
-		PeerAddr  string `json:"peer_addr"`
-		URL       string `json:"url"`
-	}{st, totals.Workers, totals.Keys, me.ClusterID, me.PeerAddr, me.URL})
+		ClusterID string     `json:"cluster_id"`
+		PeerAddr  string     `json:"peer_addr"`
+		URL       string     `json:"url"`
+		Hash      hashStatus `json:"hash"`
+	}{st, totals.Workers, totals.Keys, me.ClusterID, me.PeerAddr, me.URL, s.hashStatus()})
 }
 
 // digest answers the state's digest with the index it stands for.

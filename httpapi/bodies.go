@@ -24,6 +24,16 @@ const (
 	lookupInstance
 )
 
+var bodyDiagnose = schema{
+	{name: "tokens", kind: kindInts, required: true, doc: tokensDoc},
+	{name: "instance_id", kind: kindString, nullable: true, doc: "Why this instance does not hold the prompt. Default: all."},
+}
+
+const (
+	diagnoseTokens = iota
+	diagnoseInstance
+)
+
 // fieldEventID is a field of ours in every command.
 var fieldEventID = field{name: "event_id", kind: kindString, nullable: true, maxChars: executor.MaxEventID,
 	doc: "The caller's own id of this command. The same id again returns the first one's outcome and sends nothing."}

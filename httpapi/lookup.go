@@ -42,6 +42,9 @@ func (s *Server) lookup(w http.ResponseWriter, r *http.Request) error {
 		began := time.Now()
 		found := s.opts.Finder.Find(reg, p)
 		s.metrics.lookup(time.Since(began), found.Hits)
+		if len(found.Hits) == 0 {
+			w.Header().Set(headerMiss, s.misses.code(reg, p, s.opts.Now()))
+		}
 		s.writeHits(w, found.Hits)
 		return nil
 	})

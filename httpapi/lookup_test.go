@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kvctrl/kvctrl/internal/promptkeys"
 	"github.com/kvctrl/kvctrl/registry"
@@ -138,6 +139,37 @@ func TestLookup_AutoFindsTheProfiles(t *testing.T) {
 		if !strings.Contains(body, "\n"+line+"\n") {
 			t.Errorf("no line %s", line)
 		}
+	}
+}
+
+// TestStatus_ShowsWhatAutoHasFound and nothing before it has.
+func TestStatus_ShowsWhatAutoHasFound(t *testing.T) {
+	r := newRig(t, func(o *Options) {
+		f, err := promptkeys.New(promptkeys.Options{ChunkSizes: []int{256, 64}, Now: func() time.Time { return time.UnixMicro(1_700_000_000_000_000) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Finder = f
+	})
+	status := func() string {
+		t.Helper()
+		var st struct{ Hash json.RawMessage }
+		if err := json.Unmarshal(r.get("/admin/status").Body.Bytes(), &st); err != nil {
+			t.Fatal(err)
+		}
+		return string(st.Hash)
+	}
+	const head = `{"mode":"auto","chunk_size":256,"chunk_sizes":[256,64],"candidates":118,"profiles":[`
+	if got, want := status(), head+`]}`; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	for _, instance := range []string{"b", "a"} {
+		r.register(instance, 0)
+		r.admit(instance, 0, "L", chain(t, "sha256@seed=0", counting(0, 512))...)
+	}
+	r.post("/lookup", lookupBody(counting(0, 512), ""))
+	if got, want := status(), head+`{"name":"sha256@seed=0","chunk_size":256,"in_use":true,"hits":1,"last_hit_us":1700000000000000,"instances":["a","b"],"instance_count":2}]}`; got != want {
+		t.Errorf("%s\nwant %s", got, want)
 	}
 }
 

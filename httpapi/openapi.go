@@ -3,6 +3,7 @@ package httpapi
 import (
 	_ "embed"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -125,6 +126,11 @@ func responses(rt route) map[string]any {
 	}
 	if rt.path == "/loglevel" {
 		out["200"].(map[string]any)["content"].(map[string]any)["application/json"] = map[string]any{"schema": map[string]any{"type": "null"}}
+	}
+	if rt.path == "/lookup" {
+		headers := maps.Clone(headerDocs)
+		headers[headerMiss] = map[string]any{"description": "The likeliest reason of an empty answer, by what is at hand. /diagnose says more.", "schema": ref("Why")}
+		out["200"].(map[string]any)["headers"] = headers
 	}
 	if slices.Contains(rt.params, "wait") {
 		out["202"] = answer("Accepted; not waited for.", content("application/json", ref("Accepted")))

@@ -250,7 +250,8 @@ func TestAdmin(t *testing.T) {
 		Nodes: []cluster.NodeStatus{{NodeID: "n1", PeerAddr: "127.0.0.1:9400", URL: "http://n1:9000", Voter: true, Role: "leader", Reachable: &yes, LastContactMS: &zero, AppliedIndex: &seven}}}
 	r.node.identity = cluster.Identity{NodeID: "n1", ClusterID: "c1", PeerAddr: "10.0.0.1:9400", URL: "http://n1:9000"}
 	want(t, r.get("/admin/status"), 200, `{"node_id":"n1","role":"leader","term":2,"leader":{"node_id":"n1","url":"http://n1:9000"},"commit_index":8,"applied_index":7,"last_snapshot_index":5,"log_bytes":4096,`+
-		`"nodes":[{"node_id":"n1","peer_addr":"127.0.0.1:9400","url":"http://n1:9000","voter":true,"role":"leader","reachable":true,"last_contact_ms":0,"applied_index":7}],"workers":1,"keys":3,"cluster_id":"c1","peer_addr":"10.0.0.1:9400","url":"http://n1:9000"}`)
+		`"nodes":[{"node_id":"n1","peer_addr":"127.0.0.1:9400","url":"http://n1:9000","voter":true,"role":"leader","reachable":true,"last_contact_ms":0,"applied_index":7}],"workers":1,"keys":3,"cluster_id":"c1","peer_addr":"10.0.0.1:9400","url":"http://n1:9000",`+
+		`"hash":{"mode":"fixed","chunk_size":256,"chunk_sizes":[256],"candidates":1,"profiles":[{"name":"builtin@0","chunk_size":256,"in_use":true,"hits":0,"last_hit_us":0,"instances":[],"instance_count":0}]}}`)
 	want(t, r.post("/admin/snapshot", ""), 200, `{"last_snapshot_index":5}`)
 	want(t, r.post("/admin/snapshot", "{}"), 200, `{"last_snapshot_index":5}`)
 	r.node.snapshot = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }

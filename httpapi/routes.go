@@ -66,6 +66,7 @@ func (s *Server) routeTable() []route {
 		{method: "GET", path: "/instances", handle: s.instances, summary: "Instances, workers and locations, with liveness and losses", params: readParams, answer: "Instances", errors: []int{422, 503}},
 		{method: "GET", path: "/events", handle: s.events, summary: "Commands and their outcomes, newest first", params: with(readParams, "kind", "status", "limit"), answer: "Events", errors: []int{422, 503}},
 		{method: "GET", path: "/events/{id:.+}", handle: s.event, summary: "One command with every worker's part", params: readParams, answer: "Event", errors: []int{404, 422, 503}},
+		{method: "POST", path: "/diagnose", handle: s.diagnose, summary: "Why a lookup finds what it finds: what each hash profile finds, who holds the chunks, and the reasons with what to do, the likeliest first", body: bodyDiagnose, params: readParams, answer: "Diagnosis", errors: read},
 		{method: "GET", path: "/admin/status", handle: s.status, summary: "This replica and the cluster as it sees it", answer: "Status"},
 		{method: "GET", path: "/admin/digest", handle: s.digest, summary: "A digest of the state, equal on every replica at equal index", params: readParams, answer: "Digest", errors: []int{422, 503}},
 		{method: "POST", path: "/admin/join", mutate: s.join, summary: "Add a replica to the cluster, or change the address of one; it votes once it has caught up", body: bodyJoin, params: adminParams, answer: "Joined", errors: adminErrors},

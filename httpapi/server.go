@@ -40,6 +40,7 @@ type Server struct {
 	stopping atomic.Bool  // StopReady was called
 	bodies   atomic.Int64 // bytes of bodies under way
 	conns    connections
+	misses   misses
 
 	closeOnce sync.Once
 	closeErr  error
@@ -52,6 +53,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{opts: o, log: o.Logger, page: newPage(o.Version), conns: connections{max: int64(o.MaxConns)}}
+	s.misses.finder = o.Finder
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.routes = s.routeTable()
 	s.openapi = openAPI(s.routes, o.Version)

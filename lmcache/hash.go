@@ -1,6 +1,9 @@
 package lmcache
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // DefaultChunkSize is LMCache's default chunk size, in tokens.
 const DefaultChunkSize = 256
@@ -133,29 +136,40 @@ func (p Profile) Chain(tokens []int64, chunkSize int, tail bool) []Key {
 // how the right profile is found. The zero value is ready for Reset.
 //
 // Concurrency: one goroutine at a time. Cost: all builtin profiles together hash
-// the tokens once; each digest profile hashes them anew. One buffer is kept.
+// the tokens once; all digest profiles of a serialization write them once, and each
+// runs its digest over the whole. Three buffers of a chunk are kept.
 type FirstChunk struct {
-	tokens []int64
-	hashed bool
-	hash   uint64 // Python's, of tokens as a tuple
-	buf    []byte
+	tokens  []int64
+	hashed  bool
+	hash    uint64 // Python's, of tokens as a tuple
+	written [formPickle + 1]bool
+	body    [formPickle + 1][]byte // the serialized tokens, by form
+	buf     []byte
 }
 
 // Reset takes another chunk. Ownership: tokens is read until the next Reset.
 func (f *FirstChunk) Reset(tokens []int64) {
 	f.tokens, f.hashed = tokens, false
+	clear(f.written[:])
 }
 
 // Key returns the first key of a chain under p. The chunk size is the length of
 // the chunk; p.Validate must have accepted it.
 func (f *FirstChunk) Key(p *Profile) Key {
+	form := p.family.form
 	if p.family.hash == hashBuiltin {
 		if !f.hashed {
 			f.hash, f.hashed = pyTokensHash(f.tokens), true
 		}
 		return pyLink(p.none.n, f.hash, p.family.extra)
 	}
-	var key Key
-	_, key, f.buf = p.family.link(f.buf, p.none, f.tokens)
+	if !f.written[form] {
+		body := slices.Grow(f.body[form][:0], maxTokenBytes*len(f.tokens))
+		f.body[form], f.written[form] = appendBody(body, form, f.tokens), true
+	}
+	b := appendBefore(f.buf[:0], form, p.none, len(f.tokens), p.family.extra)
+	b = append(b, f.body[form]...)
+	f.buf = appendAfter(b, form, len(f.tokens), p.family.extra)
+	_, key := p.family.digestOf(f.buf)
 	return key
 }

@@ -28,14 +28,37 @@ const maxTokenBytes = 10
 // maxHeadBytes bounds everything in a chunk's serialization but the tokens.
 const maxHeadBytes = 80
 
-// appendChunk appends the serialization of (prefix, tokens, extra). Both forms rely
-// on the room that it makes first.
+// appendChunk appends the serialization of (prefix, tokens, extra).
 func appendChunk(b []byte, form hashForm, prefix hashPrefix, tokens []int64, extra hashExtra) []byte {
 	b = slices.Grow(b, maxHeadBytes+maxTokenBytes*len(tokens))
+	b = appendBefore(b, form, prefix, len(tokens), extra)
+	b = appendBody(b, form, tokens)
+	return appendAfter(b, form, len(tokens), extra)
+}
+
+// A chunk's serialization has three parts, of which the tokens' is the same under every
+// prefix and extra: see FirstChunk. For pickle b must be empty before.
+
+func appendBefore(b []byte, form hashForm, prefix hashPrefix, tokens int, extra hashExtra) []byte {
 	if form == formPickle {
-		return appendPickleChunk(b, prefix, tokens, extra)
+		return appendPickleBefore(b, prefix, tokens)
 	}
-	return appendCBORChunk(b, prefix, tokens, extra)
+	return appendCBORBefore(b, prefix, tokens, extra)
+}
+
+// appendBody needs room for maxTokenBytes each.
+func appendBody(b []byte, form hashForm, tokens []int64) []byte {
+	if form == formPickle {
+		return appendPickleTokens(b, tokens)
+	}
+	return appendCBORTokens(b, tokens)
+}
+
+func appendAfter(b []byte, form hashForm, tokens int, extra hashExtra) []byte {
+	if form == formPickle {
+		return appendPickleAfter(b, tokens, extra)
+	}
+	return appendCBORAfter(b, extra)
 }
 
 // appendLabel appends the serialization of a text of up to 255 bytes.
@@ -47,7 +70,7 @@ func appendLabel(b []byte, form hashForm, text string) []byte {
 	return append(appendCBORHead(b, cborText, uint64(len(text))), text...)
 }
 
-func appendCBORChunk(b []byte, prefix hashPrefix, tokens []int64, extra hashExtra) []byte {
+func appendCBORBefore(b []byte, prefix hashPrefix, tokens int, extra hashExtra) []byte {
 	switch {
 	case extra == extraAbsent:
 		b = append(b, cborArray|2)
@@ -62,7 +85,10 @@ func appendCBORChunk(b []byte, prefix hashPrefix, tokens []int64, extra hashExtr
 	default:
 		b = appendCBORHead(b, cborUint, prefix.n)
 	}
-	b = appendCBORHead(b, cborArray, uint64(len(tokens)))
+	return appendCBORHead(b, cborArray, uint64(tokens))
+}
+
+func appendCBORTokens(b []byte, tokens []int64) []byte {
 	n := len(b)
 	b = b[:n+maxTokenBytes*len(tokens)]
 	for _, t := range tokens {
@@ -78,7 +104,10 @@ func appendCBORChunk(b []byte, prefix hashPrefix, tokens []int64, extra hashExtr
 		binary.BigEndian.PutUint32(b[n+1:n+5], uint32(u<<(16*(1-wide))))
 		n += 3 + 2*int(wide)
 	}
-	b = b[:n]
+	return b[:n]
+}
+
+func appendCBORAfter(b []byte, extra hashExtra) []byte {
 	switch extra {
 	case extraEmpty:
 		b = append(b, cborArray)
@@ -129,7 +158,7 @@ func closePickle(b []byte) []byte {
 	return b
 }
 
-func appendPickleChunk(b []byte, prefix hashPrefix, tokens []int64, extra hashExtra) []byte {
+func appendPickleBefore(b []byte, prefix hashPrefix, tokens int) []byte {
 	b = openPickle(b)
 	switch {
 	case prefix.size > 0:
@@ -142,9 +171,13 @@ func appendPickleChunk(b []byte, prefix hashPrefix, tokens []int64, extra hashEx
 		b = appendPickleInt(b, int64(prefix.n))
 	}
 
-	if len(tokens) > 3 {
+	if tokens > 3 {
 		b = append(b, 0x28) // MARK
 	}
+	return b
+}
+
+func appendPickleTokens(b []byte, tokens []int64) []byte {
 	n := len(b)
 	b = b[:n+maxTokenBytes*len(tokens)]
 	for _, t := range tokens {
@@ -158,12 +191,15 @@ func appendPickleChunk(b []byte, prefix hashPrefix, tokens []int64, extra hashEx
 		binary.LittleEndian.PutUint32(b[n+1:n+5], uint32(u))
 		n += 3 + 2*int(wide)
 	}
-	b = b[:n]
-	switch len(tokens) {
+	return b[:n]
+}
+
+func appendPickleAfter(b []byte, tokens int, extra hashExtra) []byte {
+	switch tokens {
 	case 0:
 		b = append(b, 0x29) // EMPTY_TUPLE, not remembered
 	case 1, 2, 3:
-		b = append(b, 0x84+byte(len(tokens)), pickleMemo) // TUPLE1 to TUPLE3
+		b = append(b, 0x84+byte(tokens), pickleMemo) // TUPLE1 to TUPLE3
 	default:
 		b = append(b, 0x74, pickleMemo) // TUPLE
 	}

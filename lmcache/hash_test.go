@@ -161,6 +161,15 @@ func TestFirstChunk_ManyProfiles(t *testing.T) {
 			}
 		}
 	}
+	tokens, list := wideTokens(256), allProfiles(t)
+	if n := testing.AllocsPerRun(5, func() {
+		first.Reset(tokens)
+		for i := range list {
+			first.Key(&list[i])
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations for a chunk, want none once the buffers have grown", n)
+	}
 }
 
 // pyIntHash is remainder with the sign of the dividend, and no -1.

@@ -53,6 +53,7 @@ type worker struct {
 	syncFailures  int    // full syncs given up since the last that completed
 	syncFailed    Micros // when the last of them was
 	streams       []*stream
+	firsts        firstKeys
 }
 
 // begin starts a worker's life: at its registration it knows nothing of the past.

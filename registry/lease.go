@@ -24,7 +24,7 @@ func (r *Registry) Lease(l Lease) {
 	}
 	for _, ref := range l.Expired {
 		if w := r.workers[ref]; w != nil && l.At-w.lastHeard > expiryGrace {
-			r.deregister(ref)
+			r.deregister(ref, l.At, DepartedExpired)
 		}
 	}
 	r.confirmMoves(l.At)

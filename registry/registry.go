@@ -34,6 +34,7 @@ type Registry struct {
 	events   eventLog
 	members  memberSet
 	sessions map[SessionID]session
+	departed departures
 
 	instanceSlots, workerSlots, streamSlots slots
 
@@ -109,6 +110,7 @@ func (r *Registry) Register(g Registration) RegisterResult {
 	default:
 		r.dropStreams(w)
 		w.begin(g.At)
+		w.firsts.turn()
 	}
 	return RegisterResult{Known: known}
 }
@@ -123,14 +125,15 @@ func (r *Registry) Deregister(ref WorkerRef, at Micros) (known bool) {
 	if w := r.workers[ref]; w != nil && w.after(at) {
 		return true
 	}
-	return r.deregister(ref)
+	return r.deregister(ref, at, DepartedDeregistered)
 }
 
-func (r *Registry) deregister(ref WorkerRef) bool {
+func (r *Registry) deregister(ref WorkerRef, at Micros, why string) bool {
 	w, ok := r.workers[ref]
 	if !ok {
 		return false
 	}
+	r.departed.add(w, at, why)
 	r.dropStreams(w)
 	delete(r.workers, ref)
 	inst := w.instance
@@ -181,6 +184,7 @@ func (r *Registry) newWorker(inst *instance, rank int64, number uint64) *worker 
 	}
 	inst.workers = append(inst.workers, w)
 	r.workers[w.ref] = w
+	w.firsts.before = r.departed.firstKeys(w.ref)
 	return w
 }
 

@@ -63,6 +63,9 @@ func (r *Registry) ApplyOps(o Ops) OpsResult {
 		st.gaps++
 		r.gaps++
 	}
+	if !w.firsts.full() {
+		w.firsts.add(o.Keys, o.Evict)
+	}
 	admitted, _ := index.Apply(r.idx, st.holder, o.Keys, o.Evict)
 	if st.sync != nil {
 		r.applySyncing(st, o)

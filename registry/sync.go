@@ -72,6 +72,9 @@ func (r *Registry) SyncBatch(b SyncBatch) SyncResult {
 		return SyncResult{Ignored: true}
 	}
 	s := st.sync
+	if !st.worker.firsts.full() {
+		st.worker.firsts.add(b.Keys, nil)
+	}
 	if len(s.evicted) == 0 {
 		index.Apply(r.idx, s.shadow, b.Keys, nil)
 	} else {

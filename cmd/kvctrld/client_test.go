@@ -123,6 +123,12 @@ func TestVerbs(t *testing.T) {
 		{"snapshot", []string{"snapshot"}, "/admin/snapshot", `{"last_snapshot_index":9}`, "POST", []string{"index 9"}},
 		{"status", []string{"status"}, "/admin/status", `{"node_id":"n1","cluster_id":"c9","term":2,"commit_index":10,"leader":{"node_id":"n1"},"nodes":[{"node_id":"n1","voter":true,"role":"leader","reachable":true,"applied_index":8},{"node_id":"n2","role":"follower","reachable":false,"last_contact_ms":70},{"node_id":"n3"}],"workers":3,"keys":4}`,
 			"GET", []string{"leader", "follower (no vote)", "no contact for 70 ms", "not known here", "cluster c9, as replica n1", "3 workers, 4 keys"}},
+		{"status of a finder", []string{"status"}, "/admin/status", `{"node_id":"n1","leader":{"node_id":"n1"},"hash":{"mode":"auto","chunk_size":256,"profiles":[` +
+			`{"name":"builtin@seed=0","chunk_size":256,"in_use":true,"hits":12,"last_hit_us":1700000000000000,"instances":["a","b","c","d","e","f","g","h","i"],"instance_count":11},` +
+			`{"name":"xxhash@seed=0","chunk_size":64,"in_use":false,"hits":1,"last_hit_us":1600000000000000,"instances":[],"instance_count":0}]}}`,
+			"GET", []string{"hash auto; found by the lookups at replica n1", "builtin@seed=0", "  12 ", "a, b, c, d, e, f, g, h and 3 more", "xxhash@seed=0 (not of late)"}},
+		{"status of a finder that has found nothing", []string{"status"}, "/admin/status", `{"node_id":"n1","leader":{"node_id":"n1"},"hash":{"mode":"auto","chunk_size":256,"profiles":[]}}`,
+			"GET", []string{"hash auto, chunks of 256 tokens: no lookup has hit at replica n1 yet"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := startReplica(t, 200, map[string]string{tt.path: tt.body})

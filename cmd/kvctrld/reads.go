@@ -17,7 +17,7 @@ import (
 
 // newReads returns the commands that ask and change nothing.
 func newReads() []*cobra.Command {
-	return []*cobra.Command{newLookup(), newHealth(), newCheckFinish(), newWorkers(), newInstances(), newEvents(), newSnapshot(), newDigest()}
+	return []*cobra.Command{newLookup(), newHealth(), newCheckFinish(), newWorkers(), newInstances(), newEvents(), newDiagnose(), newSnapshot(), newDigest()}
 }
 
 // hit is one entry of a lookup's layout_info, in the order of the answer: longest

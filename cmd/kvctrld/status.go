@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -37,6 +39,20 @@ type status struct {
 	ClusterID string `json:"cluster_id"` // empty: in none yet
 	PeerAddr  string `json:"peer_addr"`
 	URL       string `json:"url"`
+
+	Hash *struct { // nil: an older replica
+		Mode      string `json:"mode"`
+		ChunkSize int    `json:"chunk_size"`
+		Profiles  []struct {
+			Name      string   `json:"name"`
+			ChunkSize int      `json:"chunk_size"`
+			InUse     bool     `json:"in_use"`
+			Hits      uint64   `json:"hits"`
+			LastHit   int64    `json:"last_hit_us"`
+			Instances []string `json:"instances"`
+			Count     int      `json:"instance_count"`
+		} `json:"profiles"`
+	} `json:"hash"`
 }
 
 func newStatus() *cobra.Command {
@@ -97,4 +113,37 @@ func printStatus(w io.Writer, s status) {
 		row(w, fmt.Sprintf("cluster %s, as replica %s sees it", s.ClusterID, s.NodeID))
 	}
 	row(w, fmt.Sprintf("%d workers, %d keys; log %d bytes, last snapshot at index %d", s.Workers, s.Keys, s.LogBytes, s.Snapshot))
+	printHash(w, s)
+}
+
+// mostNamed bounds the instances that the table names for one profile.
+const mostNamed = 8
+
+// printHash says how the replica that was asked hashes prompts: each has found that out
+// by its own lookups.
+func printHash(w io.Writer, s status) {
+	if s.Hash == nil {
+		return
+	}
+	if len(s.Hash.Profiles) == 0 {
+		row(w, fmt.Sprintf("hash %s, chunks of %d tokens: no lookup has hit at replica %s yet", s.Hash.Mode, s.Hash.ChunkSize, s.NodeID))
+		return
+	}
+	row(w, fmt.Sprintf("hash %s; found by the lookups at replica %s:", s.Hash.Mode, s.NodeID))
+	row(w)
+	row(w, "PROFILE", "CHUNK", "LOOKUPS", "LAST", "INSTANCES")
+	for _, p := range s.Hash.Profiles {
+		name, last := p.Name, "never"
+		if !p.InUse {
+			name += " (not of late)"
+		}
+		if p.LastHit > 0 {
+			last = time.UnixMicro(p.LastHit).Format("2006-01-02 15:04:05")
+		}
+		names := strings.Join(p.Instances[:min(len(p.Instances), mostNamed)], ", ")
+		if more := p.Count - min(len(p.Instances), mostNamed); more > 0 {
+			names += fmt.Sprintf(" and %d more", more)
+		}
+		row(w, name, p.ChunkSize, p.Hits, last, names)
+	}
 }

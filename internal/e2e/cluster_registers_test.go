@@ -32,7 +32,7 @@ type freshRead struct {
 
 var freshReads = []freshRead{
 	{"linearizable", "consistency=linearizable&timeout=5s", 0},
-	{"bounded", "consistency=bounded&max_staleness=600ms&timeout=5s", 600 * time.Millisecond},
+	{"bounded", "consistency=bounded&max_staleness=200ms&timeout=5s", 200 * time.Millisecond},
 	{"stale", "consistency=stale", never},
 }
 

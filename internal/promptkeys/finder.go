@@ -150,6 +150,9 @@ func (f *Finder) checkSizes() error {
 // ChunkSize is the first of the chunk sizes.
 func (f *Finder) ChunkSize() int { return f.sizes[0] }
 
+// SmallestChunk is the smallest of them: nothing is stored of a shorter prompt.
+func (f *Finder) SmallestChunk() int { return slices.Min(f.sizes) }
+
 // Prompt is what a lookup asks for.
 type Prompt struct {
 	Tokens []int64 // read until the call returns

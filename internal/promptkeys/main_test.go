@@ -1,6 +1,7 @@
 package promptkeys
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
@@ -24,6 +25,17 @@ func newFleet(t testing.TB) fleet {
 // profile does.
 func (f fleet) store(instance, profile string, size int, tokens []int64, chunks int) {
 	f.t.Helper()
+	f.apply(instance, profile, size, tokens, chunks, false)
+}
+
+// evict takes them away again.
+func (f fleet) evict(instance, profile string, size int, tokens []int64, chunks int) {
+	f.t.Helper()
+	f.apply(instance, profile, size, tokens, chunks, true)
+}
+
+func (f fleet) apply(instance, profile string, size int, tokens []int64, chunks int, evict bool) {
+	f.t.Helper()
 	p, err := lmcache.ParseProfile(profile)
 	if err != nil {
 		f.t.Fatal(err)
@@ -36,6 +48,9 @@ func (f fleet) store(instance, profile string, size int, tokens []int64, chunks 
 		if chunks == 0 || len(o.Keys) < chunks {
 			o.Keys = append(o.Keys, registry.Key(k))
 		}
+	}
+	if evict {
+		o.Evict = bytes.Repeat([]byte{0xff}, (len(o.Keys)+7)/8)
 	}
 	if res := f.ApplyOps(o); res.Unknown || res.Refused != "" || len(o.Keys) == 0 {
 		f.t.Fatalf("%s stores %d keys: %+v", instance, len(o.Keys), res)

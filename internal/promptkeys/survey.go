@@ -73,7 +73,9 @@ func (c *candidate) survey(reg *registry.Registry, p Prompt) Finding {
 	if len(p.Tokens) == 0 || !c.takes(p) {
 		return found
 	}
-	_, found.Hits = c.search(reg, p)
+	var first registry.Key
+	first, found.Hits = c.search(reg, p)
+	found.Evicted = len(found.Hits) == 0 && reg.WasEvicted(first) && !reg.Held(first)
 	for _, h := range found.Hits {
 		found.Chunks = max(found.Chunks, h.Chunks)
 	}

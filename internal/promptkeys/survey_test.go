@@ -1,6 +1,7 @@
 package promptkeys
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/kvctrl/kvctrl/lmcache"
@@ -60,5 +61,34 @@ func TestSurvey_FixedSeesWhatItDoesNotTry(t *testing.T) {
 	}
 	if len(f.Find(reg.Registry, Prompt{Tokens: tokens}).Hits) > 0 {
 		t.Error("a survey has changed what lookups try")
+	}
+}
+
+// TestSurvey_Evicted: what the last holder has dropped is told from what nobody stored.
+func TestSurvey_Evicted(t *testing.T) {
+	reg, f := newFleet(t), newFinder(t, Options{})
+	tokens := prompt(1, 512)
+	const profile = "xxhash@seed=123"
+	evicted := func() (names []string) {
+		for _, found := range f.Survey(reg.Registry, Prompt{Tokens: tokens}) {
+			if found.Evicted {
+				names = append(names, found.Profile)
+			}
+		}
+		return names
+	}
+	reg.store("a", profile, 256, tokens, 0)
+	reg.store("b", profile, 256, tokens, 0)
+	reg.evict("a", profile, 256, tokens, 0)
+	if got := evicted(); len(got) > 0 {
+		t.Errorf("b holds it, and it counts as evicted under %q", got)
+	}
+	reg.evict("b", profile, 256, tokens, 0)
+	if got := evicted(); !slices.Equal(got, []string{profile}) {
+		t.Errorf("evicted under %q, want %s alone", got, profile)
+	}
+	reg.store("a", profile, 256, tokens, 1)
+	if got := evicted(); len(got) > 0 {
+		t.Errorf("a holds it again, and it counts as evicted under %q", got)
 	}
 }

@@ -36,6 +36,7 @@ type Index[V any] struct {
 	shards    []shard
 	shardBits uint
 	sets      setTable[V]
+	evicted   evicted
 
 	// The writer's.
 	memo           []memo
@@ -67,7 +68,8 @@ func New[V any](o Options) *Index[V] {
 		memo:      make([]memo, 1<<memoBits),
 	}
 	x.sets.init()
-	x.bytes = int64(n)*64 + int64(len(x.memo))*24
+	x.bytes = int64(n)*64 + int64(len(x.memo))*24 + evictedBytes
+	x.evicted.pending = make([]uint64, 0, evictedBatch)
 	for i := range x.shards {
 		s := &x.shards[i]
 		s.spread = float64(i) / float64(n)
@@ -188,6 +190,9 @@ func (x *Index[V]) evict(h *Holder[V], key Key, hash uint64) bool {
 		return false
 	}
 	x.put(s, t, i, key, from, to)
+	if to == emptySet {
+		x.evicted.add(hash)
+	}
 	x.shrink(s)
 	return true
 }
@@ -228,4 +233,7 @@ func (x *Index[V]) publish() {
 	set(&x.pubKeys, x.distinct)
 	set(&x.pubDead, x.dead)
 	set(&x.pubBytes, x.bytes+x.sets.bytes)
+	if len(x.evicted.pending) > 0 {
+		x.evicted.flush()
+	}
 }

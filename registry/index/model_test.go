@@ -137,7 +137,7 @@ func checkBooks(t rapid.TB, x *Index[int]) {
 	if x.sets.bytes != bytes {
 		t.Fatalf("sets take %d bytes, want %d", x.sets.bytes, bytes)
 	}
-	bytes += int64(len(x.shards))*64 + int64(len(x.memo))*24
+	bytes += int64(len(x.shards))*64 + int64(len(x.memo))*24 + evictedBytes
 	for i := range x.shards {
 		bytes += int64(len(x.shards[i].table.Load().slots)) * slotBytes
 	}

@@ -1,0 +1,299 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kvctrl/kvctrl/internal/promptkeys"
+	"github.com/kvctrl/kvctrl/lmcache"
+	"github.com/kvctrl/kvctrl/registry"
+)
+
+// diagnose asks /diagnose.
+func (r *rig) diagnose(tokens []int64, instance string) diagnosis {
+	r.t.Helper()
+	more := ""
+	if instance != "" {
+		more = fmt.Sprintf(`,"instance_id":%q`, instance)
+	}
+	w := r.post("/diagnose", lookupBody(tokens, more))
+	var d diagnosis
+	if err := json.Unmarshal(w.Body.Bytes(), &d); err != nil || w.Code != 200 {
+		r.t.Fatalf("%d %s (%v)", w.Code, w.Body, err)
+	}
+	return d
+}
+
+func codesOfReasons(d diagnosis) []string {
+	var codes []string
+	for _, r := range d.Reasons {
+		codes = append(codes, r.Code)
+	}
+	return codes
+}
+
+// miss is the X-Kvctrl-Miss of a lookup, "" when it has none.
+func (r *rig) miss(tokens []int64, instance string) string {
+	r.t.Helper()
+	more := ""
+	if instance != "" {
+		more = fmt.Sprintf(`,"instance_id":%q`, instance)
+	}
+	w := r.post("/lookup", lookupBody(tokens, more))
+	if w.Code != 200 {
+		r.t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	return w.Header().Get(headerMiss)
+}
+
+const day = 1_700_000_000_250_000 // as in register
+
+// ops applies numbered operations.
+func (r *rig) ops(instance string, worker, first int64, evict bool, keys ...lmcache.Key) {
+	r.t.Helper()
+	o := registry.Ops{Stream: registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: instance, Worker: worker}, Location: "LocalCPUBackend"}, First: first, Numbered: true, At: day}
+	for i, k := range keys {
+		o.Keys = append(o.Keys, registry.Key(k))
+		if i%8 == 0 {
+			o.Evict = append(o.Evict, 0)
+		}
+		if evict {
+			o.Evict[i/8] |= 1 << (i % 8)
+		}
+	}
+	if res := r.state.Registry().ApplyOps(o); res.Unknown || res.Refused != "" {
+		r.t.Fatalf("refused: %+v", res)
+	}
+}
+
+// TestDiagnose_EachReason provokes every reason once, by what workers do, and looks at
+// its name and at the miss's header.
+func TestDiagnose_EachReason(t *testing.T) {
+	prompt := counting(0, 600)
+	auto := func(sizes ...int) func(*Options) {
+		return func(o *Options) {
+			f, err := promptkeys.New(promptkeys.Options{Profile: promptkeys.Auto, ChunkSizes: sizes})
+			if err != nil {
+				panic(err)
+			}
+			o.Finder = f
+		}
+	}
+	const cpu = "LocalCPUBackend"
+	for _, c := range []struct {
+		name     string
+		options  func(*Options)
+		fleet    func(r *rig, keys []lmcache.Key)
+		tokens   []int64
+		instance string
+		want     []string
+		miss     string // "" for a hit
+		words    string
+	}{
+		{name: "hit", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys...)
+		}, want: []string{"hit"}, words: `instance "a" holds the first 600 of 600 tokens in LocalCPUBackend`},
+		{name: "tail_missing", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys[:2]...)
+		}, want: []string{"hit", "tail_missing"}, words: "only the last 88 tokens"},
+		{name: "prefix_only", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys[0])
+		}, want: []string{"hit", "prefix_only"}, words: "chunk 2 of 2 (tokens 256 to 511)"},
+		{name: "worker_suspect", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys...)
+			r.state.Registry().Lease(registry.Lease{At: day, Heard: []registry.Heard{{WorkerRef: registry.WorkerRef{Instance: "a"}, Any: day, Heartbeat: day}}})
+			r.state.Registry().Lease(registry.Lease{At: day + 2*60_000_000})
+		}, want: []string{"hit", "worker_suspect"}, words: "silent"},
+		{name: "mixed_profiles", options: auto(256), fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys...)
+			r.register("b", 0)
+			r.admit("b", 0, cpu, chain(r.t, "sha256_cbor@seed=0", prompt)...)
+		}, want: []string{"hit", "mixed_profiles"}, words: "builtin@0 with chunks of 256, sha256_cbor@seed=0 with chunks of 256"},
+		{name: "short_prompt", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys...)
+		}, tokens: prompt[:255], want: []string{"short_prompt"}, miss: "short_prompt", words: "255 tokens, a chunk 256"},
+		{name: "unknown_instance", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+		}, instance: "x", want: []string{"unknown_instance"}, miss: "not_stored", words: `"x"`},
+		{name: "no_workers", fleet: func(*rig, []lmcache.Key) {}, want: []string{"no_workers"}, miss: "no_workers"},
+		{name: "profile_mismatch: the fixed one is another", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, chain(r.t, "builtin@seed=0", prompt)...)
+		}, want: []string{"profile_mismatch"}, miss: "unknown_profile", words: "--hash builtin@seed=0 --chunk-size 256"},
+		{name: "profile_mismatch: another chunk size", options: auto(256), fleet: func(r *rig, keys []lmcache.Key) {
+			p, err := lmcache.ParseProfile("builtin@0")
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			r.register("a", 0)
+			r.admit("a", 0, cpu, p.Chain(prompt, 64, false)...)
+		}, want: []string{"profile_mismatch"}, miss: "unknown_profile", words: "the first 576 of 600 tokens under builtin@0 with chunks of 64"},
+		{name: "ranks_incomplete", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.register("a", 1)
+			r.admit("a", 0, cpu, keys...)
+			r.admit("a", 1, cpu, 7)
+		}, want: []string{"ranks_incomplete"}, miss: "unknown_profile", words: `chunk 1 is held by rank 0 of instance "a" and not by rank 1`},
+		{name: "held_elsewhere", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, 7)
+			r.register("b", 0)
+			r.admit("b", 0, cpu, keys...)
+		}, instance: "a", want: []string{"held_elsewhere"}, miss: "not_stored", words: `"b" does`},
+		{name: "first_chunk_missing", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys[1:]...)
+		}, want: []string{"first_chunk_missing"}, miss: "unknown_profile", words: `worker "a"/0 holds 2 chunks of the prompt in LocalCPUBackend (under builtin@0 with chunks of 256), from chunk 2 on`},
+		{name: "syncing: asked", fleet: func(r *rig, keys []lmcache.Key) {
+			r.state.Registry().Register(registry.Registration{WorkerRef: registry.WorkerRef{Instance: "a"}, IP: "1.2.3.4", Port: 1, At: day, ByHeartbeat: true})
+		}, want: []string{"syncing", "not_stored"}, miss: "syncing", words: `"a"/0 (wanted)`},
+		{name: "syncing: under way", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.state.Registry().SyncStart(registry.SyncStart{Stream: registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: "a"}, Location: cpu}, SyncID: "s", TotalKeys: 9, BatchCount: 1, At: day})
+		}, want: []string{"syncing", "not_stored"}, miss: "syncing", words: `"a"/0 (syncing)`},
+		{name: "unrepaired", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.ops("a", 0, 0, false, 7)
+			r.ops("a", 0, 5, false, 8)
+		}, want: []string{"unrepaired", "stream_lossy", "unknown_profile", "not_stored"}, miss: "unrepaired", words: `"a"/0`},
+		{name: "stream_lossy", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			disk := registry.Ops{Stream: registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: "a"}, Location: "LocalDiskBackend"}, Numbered: true, At: day}
+			for _, n := range []int64{0, 5} {
+				disk.First, disk.Keys = n, []registry.Key{registry.Key(n)}
+				r.state.Registry().ApplyOps(disk)
+			}
+		}, want: []string{"stream_lossy", "unknown_profile", "not_stored"}, miss: "stream_lossy", words: `"a"/0 LocalDiskBackend (1 gap)`},
+		{name: "unknown_profile", options: auto(256), fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, 7, 8, 9)
+		}, want: []string{"unknown_profile", "not_stored"}, miss: "unknown_profile", words: `at "a" yet (3 chunks)`},
+		{name: "not_stored", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, chain(r.t, "builtin@0", counting(90_000, 256))...)
+			r.post("/lookup", lookupBody(counting(90_000, 256), ""))
+		}, want: []string{"not_stored"}, miss: "not_stored", words: "what is known is of others: 1 chunk at 1 worker"},
+		{name: "not_stored: nothing is", fleet: func(r *rig, keys []lmcache.Key) { r.register("a", 0) }, want: []string{"not_stored"}, miss: "not_stored", words: "nothing is stored at all"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var change []func(*Options)
+			if c.options != nil {
+				change = append(change, c.options)
+			}
+			r := newRig(t, change...)
+			c.fleet(r, chain(t, "builtin@0", prompt))
+			tokens := c.tokens
+			if tokens == nil {
+				tokens = prompt
+			}
+			d := r.diagnose(tokens, c.instance)
+			if got := codesOfReasons(d); !slices.Equal(got, c.want) {
+				t.Errorf("%q, want %q: %+v", got, c.want, d.Reasons)
+			}
+			words, err := json.Marshal(d.Reasons)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(strings.ReplaceAll(string(words), `\"`, `"`), c.words) {
+				t.Errorf("no %q in %s", c.words, words)
+			}
+			if got := r.miss(tokens, c.instance); got != c.miss {
+				t.Errorf("%s: %q, want %q", headerMiss, got, c.miss)
+			}
+		})
+	}
+}
+
+// TestDiagnose_Answer is one whole answer.
+func TestDiagnose_Answer(t *testing.T) {
+	r := newRig(t)
+	prompt := counting(0, 600)
+	keys := chain(t, "builtin@0", prompt)
+	r.register("a", 0)
+	r.admit("a", 0, "LocalCPUBackend", keys[0])
+	r.admit("a", 0, "LocalDiskBackend", keys...)
+	r.register("b", 0)
+	r.admit("b", 0, "LocalCPUBackend", keys[0])
+	want(t, r.post("/diagnose", lookupBody(prompt, "")), 200, `{"tokens":600,"profiles":[`+
+		`{"profile":"builtin@0","chunk_size":256,"full_chunks":2,"hit_chunks":3,"tried":true,"in_use":true,"instances":[`+
+		`{"instance_id":"a","location":"LocalDiskBackend","tokens":600,"suspect":false},{"instance_id":"b","location":"LocalCPUBackend","tokens":256,"suspect":false}]}],`+
+		`"holders":[{"instance_id":"a","worker_id":0,"location":"LocalDiskBackend","profile":"builtin@0","chunk_size":256,"chunks":3,"prefix_chunks":3,"first_chunk":0},`+
+		`{"instance_id":"a","worker_id":0,"location":"LocalCPUBackend","profile":"builtin@0","chunk_size":256,"chunks":1,"prefix_chunks":1,"first_chunk":0},`+
+		`{"instance_id":"b","worker_id":0,"location":"LocalCPUBackend","profile":"builtin@0","chunk_size":256,"chunks":1,"prefix_chunks":1,"first_chunk":0}],`+
+		`"reasons":[{"code":"hit","detail":"instance \"a\" holds the first 600 of 600 tokens in LocalDiskBackend, found by builtin@0 with chunks of 256","advice":"Nothing to do: a lookup finds it."}]}`)
+
+	d := r.diagnose(prompt, "b")
+	if len(d.Profiles) != 1 || len(d.Profiles[0].Instances) != 1 || d.Profiles[0].HitChunks != 1 {
+		t.Errorf("of one instance: %+v", d.Profiles)
+	}
+	if !slices.Equal(codesOfReasons(d), []string{"hit", "prefix_only"}) {
+		t.Errorf("%+v", d.Reasons)
+	}
+}
+
+// TestDiagnose_LearnsNothing: asking why is not a lookup.
+func TestDiagnose_LearnsNothing(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.Finder = finder(t, promptkeys.Auto) })
+	prompt := counting(0, 256)
+	r.register("a", 0)
+	r.admit("a", 0, "L", chain(t, "builtin@seed=123", prompt)...)
+	for range 2 {
+		if d := r.diagnose(prompt, ""); !slices.Equal(codesOfReasons(d), []string{"hit"}) || d.Profiles[0].InUse {
+			t.Fatalf("%+v", d.Reasons)
+		}
+	}
+	r.post("/lookup", lookupBody(prompt, ""))
+	if d := r.diagnose(prompt, ""); !d.Profiles[0].InUse || d.Profiles[0].Profile != "builtin@seed=123" || !d.Profiles[0].Tried {
+		t.Errorf("after a lookup: %+v", d.Profiles[0])
+	}
+}
+
+// TestDiagnose_TokensBeyond64Bits: only Python's hash has keys for them.
+func TestDiagnose_TokensBeyond64Bits(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.Finder = finder(t, promptkeys.Auto) })
+	r.register("a", 0)
+	r.admit("a", 0, "L", 7)
+	w := r.post("/diagnose", `{"tokens":[`+strings.Repeat("1180591620717411303424,", 255)+`1]}`)
+	var d diagnosis
+	if err := json.Unmarshal(w.Body.Bytes(), &d); err != nil || w.Code != 200 || len(d.Holders) != 0 || d.Reasons[0].Code != "unknown_profile" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestDiagnose_BadBodies(t *testing.T) {
+	r := newRig(t)
+	for _, body := range []string{`{}`, `{"tokens":"x"}`, `{"tokens":[1],"instance_id":7}`, `[]`, `{`} {
+		if w := r.post("/diagnose", body); w.Code != 422 {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+	}
+	want(t, r.post("/diagnose", `{"tokens":[],"instance_id":null}`), 200, "")
+}
+
+// TestDiagnose_LongPrompt: the chunks that are followed are bounded.
+func TestDiagnose_LongPrompt(t *testing.T) {
+	f, err := promptkeys.New(promptkeys.Options{Profile: "builtin@0", ChunkSizes: []int{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, func(o *Options) { o.Finder = f })
+	prompt := counting(0, maxFollowed+10)
+	p, err := lmcache.ParseProfile("builtin@0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.register("a", 0)
+	r.admit("a", 0, "L", p.Chain(prompt, 1, true)...)
+	if d := r.diagnose(prompt, ""); d.Holders[0].Prefix != maxFollowed || d.Profiles[0].HitChunks != len(prompt) {
+		t.Errorf("%+v %d", d.Holders, d.Profiles[0].HitChunks)
+	}
+}
