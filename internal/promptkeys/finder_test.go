@@ -14,9 +14,8 @@ import (
 	"github.com/kvctrl/kvctrl/registry"
 )
 
-// vectorProfiles are the profiles of the recorded hashes of released engines
-// (testdata/chunk-hash.json) that auto can know: every family, without a root of its own.
-func vectorProfiles() []string {
+// everyFamily names each family with the roots that engines have without being told.
+func everyFamily() []string {
 	return []string{
 		"builtin@0", "builtin@seed=0", "builtin@seed=0,py310", "builtin@seed=123", "builtin@seed=123,py310",
 		"builtin-none@seed=0", "builtin-none@0", "builtin-pair@0", "builtin-pair@seed=0",
@@ -30,7 +29,7 @@ func vectorProfiles() []string {
 // TestFind_EveryProfileAtTheFirstLookup: whatever an engine hashes with, the first lookup
 // of what it holds finds it.
 func TestFind_EveryProfileAtTheFirstLookup(t *testing.T) {
-	profiles := append(vectorProfiles(), "builtin@seed=4711", "sha256_cbor@seed=4711", "xxhash@seed=fleet")
+	profiles := append(everyFamily(), "builtin@seed=4711", "sha256_cbor@seed=4711", "xxhash@seed=fleet")
 	for _, size := range []int{256, 16} {
 		for _, name := range profiles {
 			t.Run(fmt.Sprintf("%s/%d", name, size), func(t *testing.T) {

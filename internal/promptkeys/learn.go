@@ -12,9 +12,11 @@ import (
 func (f *Finder) learn(reg *registry.Registry, p Prompt, found []match) {
 	now := f.now().UnixMicro()
 	for _, hit := range found {
+		hit.by.hits.Add(1)
+		hit.by.last.Store(now)
+	}
+	for _, hit := range found {
 		c := hit.by
-		c.hits.Add(1)
-		c.last.Store(now)
 		if len(p.Tokens) < c.size {
 			continue // a shorter chunk is no evidence
 		}
