@@ -19,13 +19,11 @@ const (
 	maxHeardPart = 32 << 10
 )
 
-// pushHeard tells the leader, every HeardEvery, whom this replica has heard of. The
-// leader's own notes wait for its LeaseTask. Owned by Serve; it ends with ctx, after a
+// everySecond does, every HeardEvery, what is due: it tells the leader whom this replica
+// has heard of (the leader's own notes wait for its LeaseTask), and as the leader looks who
+// has started the sync that it was asked for. Owned by Serve; it ends with ctx, after a
 // last attempt, and blocks in requests to the leader.
-func (s *Server) pushHeard(ctx context.Context) {
-	if s.opts.Leader == nil {
-		return
-	}
+func (s *Server) everySecond(ctx context.Context) {
 	tick := time.NewTicker(s.opts.HeardEvery)
 	defer tick.Stop()
 	for {
@@ -37,6 +35,7 @@ func (s *Server) pushHeard(ctx context.Context) {
 			return
 		case <-tick.C:
 			s.noteTerm()
+			s.lookAtSlots()
 			s.sendHeard(ctx)
 		}
 	}

@@ -188,7 +188,7 @@ func TestHeard_KeepsWorkersAliveOverALeaderChange(t *testing.T) {
 		defer running.Wait()
 		defer cancel()
 		for _, n := range c.nodes {
-			running.Go(func() { n.server.pushHeard(ctx) })
+			running.Go(func() { n.server.everySecond(ctx) })
 		}
 		lead := func(id int) (stop func()) {
 			c.elect(id)

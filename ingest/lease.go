@@ -102,11 +102,12 @@ func (o LeaseOptions) once(ctx context.Context, now, since registry.Micros) erro
 		timeout = registry.Micros(o.WorkerTimeout.Microseconds())
 	}
 	reg := o.State.Registry()
+	totals := reg.Totals()
 	plan := leasePlan{
 		Now: now, Since: since, Timeout: timeout,
 		SuspectAfter: registry.Micros(o.SuspectAfter.Microseconds()),
 		SyncTimeout:  registry.Micros(o.SyncTimeout.Microseconds()),
-		Syncing:      reg.Totals().SyncingWorkers > 0,
+		Waits:        totals.SyncingWorkers > 0 || totals.AwaitedMoves > 0,
 		Workers:      reg.Workers(""),
 		Heard:        o.Heard(ctx),
 	}
@@ -164,7 +165,7 @@ type leasePlan struct {
 	Timeout      registry.Micros // 0: nobody expires
 	SuspectAfter registry.Micros // as in registry.Lease
 	SyncTimeout  registry.Micros // as in registry.Lease
-	Syncing      bool            // a full sync is running
+	Waits        bool            // a full sync is running, or a move waits for its destination's report
 	Workers      []registry.WorkerInfo
 	Heard        []registry.Heard
 }
@@ -194,7 +195,7 @@ func (p leasePlan) lease() (registry.Lease, bool) {
 	if p.Now-p.Since <= silence { // there may have been nobody to talk to before
 		silence, lease.SuspectAfter = -1, -1
 	}
-	due := p.Syncing
+	due := p.Waits
 	for _, w := range p.Workers {
 		t, wasHeard := heard[w.WorkerRef]
 		if wasHeard {

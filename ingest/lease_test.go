@@ -76,7 +76,7 @@ func TestLeasePlan(t *testing.T) {
 		{name: "several expire, sorted",
 			plan:    leasePlan{Now: 1000 * sec, Timeout: 300 * sec, Workers: workers{info("b", 0, 0), info("a", 0, 0)}},
 			expired: []registry.WorkerRef{ref("a"), ref("b")}},
-		{name: "a running sync needs the clock", plan: leasePlan{Now: 1000 * sec, Syncing: true, Workers: workers{info("a", 0, 0)}}},
+		{name: "a running sync or an awaited move needs the clock", plan: leasePlan{Now: 1000 * sec, Waits: true, Workers: workers{info("a", 0, 0)}}},
 		{name: "so does a worker whose heartbeats stopped", plan: leasePlan{Now: 100 * sec, Workers: workers{beats(info("a", 0, 39*sec))}}},
 		{name: "not yet", none: true, plan: leasePlan{Now: 100 * sec, Workers: workers{beats(info("a", 0, 40*sec))}}},
 		{name: "not again", none: true, plan: leasePlan{Now: 100 * sec, Workers: workers{suspect(beats(info("a", 0, 0)))}}},

@@ -322,3 +322,6 @@ func (r *rig) settled() {
 }
 
 func endpoint(port int) string { return "tcp://127.0.0.1:" + strconv.Itoa(port) }
+
+// smallFSM is a state machine with other limits.
+func smallFSM(o registry.Options) *fsm.FSM { return fsm.New(fsm.Options{Registry: o}) }

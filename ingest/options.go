@@ -59,7 +59,8 @@ type Options struct {
 	AdvertiseHost string
 
 	// MaxSyncs is how many workers of the cluster sync at the same time: a syncing engine
-	// stores nothing for five seconds or more. The leader's counts. Default 4.
+	// stores nothing for five seconds or more. The leader's counts. They are asked one after
+	// the other, 5s / MaxSyncs apart. Default 4.
 	MaxSyncs int
 	// LogPatience is how long a worker's request waits for the log before it is
 	// answered without it. LMCache's workers give up after 30 s, and a worker whose
@@ -71,7 +72,8 @@ type Options struct {
 	// ProposeTimeout bounds one attempt to propose a batch. Default 10s.
 	ProposeTimeout time.Duration
 	// HeardEvery is how often a replica that does not lead tells the leader whom it has
-	// heard of. Default 1s: a worker's silence is known that well.
+	// heard of, and the leader looks who has started a sync. Default 1s: a worker's silence
+	// is known that well.
 	HeardEvery time.Duration
 
 	// MaxFrame is the size in bytes of the largest frame on PULL; libzmq drops the

@@ -54,9 +54,10 @@ type Ports struct {
 // New makes a Server. It does nothing yet; Open says what is wrong with o.
 func New(o Options) *Server {
 	o = o.withDefaults()
-	s := &Server{opts: o, logger: o.Logger, stats: newCounters(), slots: syncSlots{max: o.MaxSyncs},
+	s := &Server{opts: o, logger: o.Logger, stats: newCounters(),
 		complaints: seldom.Limiter{Every: complaintPause, Max: maxSenders},
 		questions:  make(chan slotAsked, maxSlotQuestions)}
+	s.slots = syncSlots{max: o.MaxSyncs, stats: s.stats}
 	s.queue = newBatcher(o, s.stats)
 	return s
 }
@@ -173,7 +174,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	// Owned here: the one ends after loopCtx, and a last request, the other when the
 	// routers have ended, whose heartbeats it answers.
 	var telling, asking sync.WaitGroup
-	telling.Go(func() { s.pushHeard(loopCtx) })
+	telling.Go(func() { s.everySecond(loopCtx) })
 	askCtx, stopAsking := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAsking()
 	asking.Go(func() { s.askSlots(askCtx) })

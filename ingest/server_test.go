@@ -145,10 +145,12 @@ func TestServer_HeartbeatsWithoutALogMakeOneRecord(t *testing.T) {
 }
 
 func TestServer_AtMostMaxSyncsAtOnce(t *testing.T) {
-	r := start(t, func(o *Options) { o.MaxSyncs = 2 })
+	clock := new(turned)
+	r := start(t, func(o *Options) { o.MaxSyncs, o.Now = 2, clock.now })
 	hb := r.heartbeat()
 	asked := 0
 	for i := range 5 {
+		clock.turn(syncTime / 2)
 		asked += len(hb.ask(heartbeatMsg(fmt.Sprint(i))).(*lmcache.HeartbeatRetMsg).Commands)
 	}
 	if asked != 2 || r.s.Stats().SyncsAsked != 2 {

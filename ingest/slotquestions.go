@@ -75,16 +75,27 @@ func (s *Server) grant(w registry.WorkerRef) slotAnswer {
 	if !wanted { // here: the asker's state is older
 		return slotAnswer{}
 	}
-	wants := func(w registry.WorkerRef) bool {
-		_, wanted := reg.SyncWanted(w)
-		return wanted
-	}
 	syncing := func() int { return reg.Totals().SyncingWorkers }
 	now := s.opts.Now()
-	if !s.slots.ask(w, now, syncing, wants) {
+	if !s.slots.ask(w, owed, now, syncing, owes(reg)) {
 		return slotAnswer{Full: s.slots.isFull(now)}
 	}
 	return slotAnswer{Granted: true, Reason: owed.Reason}
+}
+
+// owes tells who owes a full sync and is in none.
+func owes(reg *registry.Registry) func(registry.WorkerRef) bool {
+	return func(w registry.WorkerRef) bool {
+		_, wanted := reg.SyncWanted(w)
+		return wanted
+	}
+}
+
+// lookAtSlots ends the slots of those who have started, or who did not.
+func (s *Server) lookAtSlots() {
+	if s.leads() {
+		s.slots.look(s.opts.Now(), owes(s.opts.State.Registry()))
+	}
 }
 
 // noteTerm tells the slots of a term that has begun, if this replica leads it.

@@ -65,7 +65,7 @@ func TestSlots_HoldOverTheWholeCluster(t *testing.T) {
 			var running sync.WaitGroup
 			for _, n := range c.nodes {
 				running.Go(func() { n.server.askSlots(ctx) })
-				running.Go(func() { n.server.pushHeard(ctx) })
+				running.Go(func() { n.server.everySecond(ctx) })
 			}
 			begin := func(rng *rand.Rand, name string) (told bool) {
 				answer := make(chan bool, 1)

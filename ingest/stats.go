@@ -108,6 +108,7 @@ type Stats struct {
 	LateAnswers        uint64 // requests answered without the log, which took too long
 	UndeliveredReplies uint64 // the asker was gone, or did not read
 	SyncsAsked         uint64 // full_sync commands given
+	SyncsNotStarted    uint64 // workers that were asked and did not start one within slotTime; the leader's
 	SlotsUnanswered    uint64 // questions for a sync slot that the leader did not answer
 
 	// Signs of life on their way to the leader, counted in workers; HeardLate in requests.
@@ -130,7 +131,7 @@ type counters struct {
 	duplicates, leaderChanges, lateOps                atomic.Uint64
 	lostRecords, lostOps                              atomic.Uint64
 	gaps, unknownRecords, unknownOps, refusedRecords  atomic.Uint64
-	blocked, late, undelivered, syncs                 atomic.Uint64
+	blocked, late, undelivered, syncs, syncsInVain    atomic.Uint64
 	heardSent, heardTaken, heardLate, slotsUnanswered atomic.Uint64
 }
 
@@ -208,7 +209,7 @@ func (s *Server) Stats() Stats {
 		Gaps: c.gaps.Load(), UnknownRecords: c.unknownRecords.Load(), UnknownOperations: c.unknownOps.Load(), RefusedRecords: c.refusedRecords.Load(),
 		QueueMaxBytes: s.opts.MaxQueue, Blocked: c.blocked.Load(),
 		PendingMax: s.opts.MaxPending, LateAnswers: c.late.Load(),
-		UndeliveredReplies: c.undelivered.Load(), SyncsAsked: c.syncs.Load(), SlotsUnanswered: c.slotsUnanswered.Load(),
+		UndeliveredReplies: c.undelivered.Load(), SyncsAsked: c.syncs.Load(), SyncsNotStarted: c.syncsInVain.Load(), SlotsUnanswered: c.slotsUnanswered.Load(),
 		HeardSent: c.heardSent.Load(), HeardTaken: c.heardTaken.Load(), HeardLate: c.heardLate.Load(),
 	}
 	out.Reply = c.reply.snapshot(int(c.reply.active.Load()))

@@ -172,7 +172,7 @@ func (s *storm) lossesAndSyncs() {
 	for group := range slices.Chunk(s.engines, s.s.opts.MaxSyncs) {
 		for _, e := range group {
 			eventually(s.t, e.name+" is asked for a sync", func() bool {
-				s.clock.turn(time.Second)
+				s.clock.turn(syncTime)
 				return e.beat()
 			})
 		}
@@ -215,7 +215,7 @@ func (s *storm) startAnew() {
 	}
 	s.engines[0].taken()
 	for _, e := range s.engines[:50] {
-		s.clock.turn(time.Second)
+		s.clock.turn(syncTime)
 		if e.beat() {
 			if batches, accepted := e.begin(); accepted {
 				e.say(e.batchMsg(0, batches[0]))

@@ -7,33 +7,68 @@ import (
 	"github.com/kvctrl/kvctrl/registry"
 )
 
-// slotTime is how long an asked worker has to start its sync. LMCache's workers wait
-// up to 5 s by themselves first, and a lost command is given again meanwhile.
-const slotTime = 30 * time.Second
+const (
+	// slotTime is how long an asked worker has to start its sync. LMCache's workers wait
+	// up to 5 s by themselves first, and a lost command is given again meanwhile.
+	slotTime = 30 * time.Second
 
-// fullTime is for how long nobody looks again after all slots were taken: a look goes
-// through all workers, and after a loss of state each of them asks at every heartbeat.
-const fullTime = time.Second
+	// syncTime is what a full sync takes an engine at the least: LMCache waits 5 s before
+	// it asks whether all is in. Slots are given evenly over it, with the default of 4 one
+	// in 1.25 s, however many are free, so that the engines' lists of keys (2000 every 5 ms)
+	// come one after the other. That keeps nobody waiting: no slot is free again sooner.
+	syncTime = 5 * time.Second
 
-// termHold is for how long a new leader gives no slots: whom its predecessor has asked
-// it does not know before they start, and they do within 5 s of their last heartbeat.
-const termHold = 10 * time.Second
+	// fullTime is for how long nobody looks again after all slots were taken: a look goes
+	// through all workers, and after a loss of state each of them asks at every heartbeat.
+	fullTime = time.Second
+
+	// termHold is for how long a new leader gives no slots: whom its predecessor has asked
+	// it does not know before they start, and they do within 5 s of their last heartbeat.
+	termHold = 10 * time.Second
+
+	// A worker whose sync was given up, or that was asked and did not start one, is not
+	// asked for firstPause, then twice as long each time, up to lastPause.
+	firstPause = 30 * time.Second
+	lastPause  = 10 * time.Minute
+
+	// sortEvery is between two looks for workers that were asked in vain and owe nothing
+	// any more.
+	sortEvery = 10 * time.Second
+)
+
+// pauseAfter is how long a worker is not asked after so many failures in a row.
+func pauseAfter(failures int) time.Duration {
+	if failures <= 0 {
+		return 0
+	}
+	return min(firstPause<<min(failures-1, 10), lastPause)
+}
 
 // syncSlots decides which workers that owe a full sync are told so now: a syncing
 // engine stores nothing for seconds, so only max of them sync at the same time. The
 // leader's decide for all replicas.
 //
 // The count is what the registry says of all workers plus whom this leader has asked
-// and who has not started.
+// and who has not started. Whose syncs fail the registry knows, and so does every
+// leader; who does not even start one is known to the leader that asked.
 //
 // Concurrency: any goroutine.
 type syncSlots struct {
-	max int
+	max   int
+	stats *counters
 
-	mu    sync.Mutex
-	asked map[registry.WorkerRef]time.Time
-	full  time.Time // until then
-	term  uint64    // in which this replica leads, or led last
+	mu     sync.Mutex
+	asked  map[registry.WorkerRef]time.Time // asked in the last slotTime and not started: at most max
+	vain   map[registry.WorkerRef]inVain    // asked before, and not started: at most one a worker
+	next   time.Time                        // no slot before
+	sorted time.Time                        // when vain was last sorted
+	term   uint64                           // in which this replica leads, or led last
+}
+
+// inVain is a worker that was asked and did not start.
+type inVain struct {
+	times int
+	until time.Time // not asked again before
 }
 
 // begin notes the term that this replica leads.
@@ -41,7 +76,7 @@ func (s *syncSlots) begin(term uint64, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.term != term {
-		s.term, s.full = term, now.Add(termHold)
+		s.term, s.next = term, now.Add(termHold)
 	}
 }
 
@@ -49,55 +84,82 @@ func (s *syncSlots) begin(term uint64, now time.Time) {
 func (s *syncSlots) isFull(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return now.Before(s.full)
+	return now.Before(s.next)
 }
 
-// ask reports whether to tell w now. syncing counts the workers that sync; wants
-// reports whether a worker still owes a sync that has not begun.
-func (s *syncSlots) ask(w registry.WorkerRef, now time.Time, syncing func() int, wants func(registry.WorkerRef) bool) bool {
-	s.mu.Lock()
-	if _, ok := s.asked[w]; !ok && now.Before(s.full) {
-		s.mu.Unlock()
-		return false
-	}
-	candidates := make([]registry.WorkerRef, 0, len(s.asked))
-	for other := range s.asked {
-		candidates = append(candidates, other)
-	}
-	s.mu.Unlock()
-	taken := syncing()
-	var started []registry.WorkerRef
-	for _, other := range candidates {
-		if !wants(other) {
-			started = append(started, other)
-		}
-	}
-
+// ask reports whether to tell w now, which owes a sync. syncing counts the workers that
+// sync; wants reports whether a worker still owes a sync that has not begun.
+func (s *syncSlots) ask(w registry.WorkerRef, owed registry.Owed, now time.Time, syncing func() int, wants func(registry.WorkerRef) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, other := range started {
-		delete(s.asked, other)
+	if at, ok := s.asked[w]; ok && now.Sub(at) < slotTime {
+		return true // the same answer again while the slot lasts: it may have been lost
 	}
-	for other, at := range s.asked {
-		switch age := now.Sub(at); {
-		case age >= 2*slotTime:
-			delete(s.asked, other)
-		case age < slotTime:
-			taken++
-		}
+	failed := time.UnixMicro(int64(owed.FailedAt))
+	if now.Before(s.next) || now.Before(s.vain[w].until) || now.Before(failed.Add(pauseAfter(owed.Failures))) {
+		return false
 	}
-	if at, ok := s.asked[w]; ok {
-		// The same answer again while the slot lasts; then a pause as long, so that a
-		// worker that cannot sync does not keep the slot from those that can.
-		return now.Sub(at) < slotTime
+	s.settle(now, wants)
+	before := s.vain[w]
+	if now.Before(before.until) || before.times > 0 && s.askedAgain() >= (s.max+1)/2 {
+		return false
 	}
-	if taken >= s.max {
-		s.full = now.Add(fullTime)
+	if syncing()+len(s.asked) >= s.max {
+		s.next = now.Add(fullTime)
 		return false
 	}
 	if s.asked == nil {
 		s.asked = make(map[registry.WorkerRef]time.Time)
 	}
 	s.asked[w] = now
+	s.next = now.Add(syncTime / time.Duration(s.max))
 	return true
+}
+
+// askedAgain counts those that have a slot and did not start a sync with an earlier one.
+// They get half of the slots at most: workers that cannot sync (no CPU backend, and they do
+// not say so) do not keep the others from it. Under mu.
+func (s *syncSlots) askedAgain() (n int) {
+	for w := range s.asked {
+		if s.vain[w].times > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// look ends the slots of those that have started, or not in time. At least every second
+// while this replica leads, so that who has started is known to have.
+func (s *syncSlots) look(now time.Time, wants func(registry.WorkerRef) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle(now, wants)
+}
+
+// settle is look. Under mu.
+func (s *syncSlots) settle(now time.Time, wants func(registry.WorkerRef) bool) {
+	for w, at := range s.asked {
+		switch {
+		case !wants(w): // it has started, or is gone
+			delete(s.asked, w)
+			delete(s.vain, w)
+		case now.Sub(at) >= slotTime:
+			delete(s.asked, w)
+			if s.vain == nil {
+				s.vain = make(map[registry.WorkerRef]inVain)
+			}
+			times := s.vain[w].times + 1
+			s.vain[w] = inVain{times, at.Add(slotTime + pauseAfter(times))}
+			s.stats.syncsInVain.Add(1)
+		}
+	}
+	if now.Sub(s.sorted) < sortEvery {
+		return
+	}
+	s.sorted = now
+	for w := range s.vain {
+		if !wants(w) {
+			delete(s.vain, w)
+		}
+	}
 }

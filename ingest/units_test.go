@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -37,38 +36,6 @@ func TestHeartbeatURL(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestSyncSlots(t *testing.T) {
-	t0 := time.Unix(1000, 0)
-	owes := map[registry.WorkerRef]bool{ref("a"): true, ref("b"): true, ref("c"): true}
-	wants := func(w registry.WorkerRef) bool { return owes[w] }
-	s := syncSlots{max: 2}
-	looks := 0
-	ask := func(w string, after time.Duration, syncing int, want bool) {
-		t.Helper()
-		count := func() int { looks++; return syncing }
-		if got := s.ask(ref(w), t0.Add(after), count, wants); got != want {
-			t.Errorf("ask %s after %v with %d syncing: %v, want %v", w, after, syncing, got, want)
-		}
-	}
-	ask("a", 0, 2, false) // all slots are taken by running syncs
-	for range 100 {       // and nobody counts them again for a second
-		ask("a", fullTime-1, 0, false)
-	}
-	if looks != 1 {
-		t.Errorf("the syncing workers were counted %d times, want once", looks)
-	}
-	ask("a", time.Second, 1, true)
-	ask("b", time.Second, 1, false)  // one runs, one is asked
-	ask("a", time.Second, 1, true)   // the same answer, full or not
-	owes[ref("a")] = false           // it has started
-	ask("b", 2*time.Second, 1, true) // a is one of those that sync now
-	ask("c", 2*time.Second, 1, false)
-	ask("b", 31*time.Second, 1, true) // asked at 2 s: still its slot
-	ask("b", 33*time.Second, 1, false)
-	ask("c", 33*time.Second, 1, true) // b has not started: its slot is free, and c has it first
-	ask("b", 63*time.Second, 0, true) // after a pause as long it is asked anew
 }
 
 func TestRuns_Cut(t *testing.T) {

@@ -40,7 +40,7 @@ func TestVectors_Scenarios(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			r := start(t, func(o *Options) {
-				o.MaxSyncs = 100
+				o.MaxSyncs = 100_000 // asked at once, and not one after the other
 				if name == "no_heartbeat_port" {
 					o.HeartbeatPort = 0
 				}

@@ -32,11 +32,13 @@ type scenarioOptions struct {
 }
 
 // stuck: LMCache's clients waited 0.8 to 1.5 s for workers that take 1 to 2.5 s; here
-// all is five times as fast, under a deadline that two late answers fit into.
+// all is five times as fast, under a deadline that two late answers fit into. registry:
+// LMCache asks all workers for a full sync at the same moment.
 var optionsOf = map[string]scenarioOptions{
 	"stuck":             {args: []string{"--worker-deadline", "1500ms"}, scale: 0.2},
 	"reaping":           {args: []string{"--health-check-interval", "1", "--lmcache-worker-timeout", "3"}},
 	"no_heartbeat_port": {noHeartbeat: true},
+	"registry":          {args: []string{"--max-syncs", "100000"}},
 }
 
 // commandPorts are the workers of scenarios that register by themselves: what the
