@@ -65,6 +65,7 @@ func ingestMetrics() []metric {
 		count("kvctrl_ingest_late_answers_total", "Requests answered without the log, which took too long.", func(x ingest.Stats) uint64 { return x.LateAnswers }),
 		count("kvctrl_ingest_undelivered_replies_total", "Answers whose asker was gone or did not read.", func(x ingest.Stats) uint64 { return x.UndeliveredReplies }),
 		count("kvctrl_ingest_syncs_asked_total", "Full syncs asked of workers.", func(x ingest.Stats) uint64 { return x.SyncsAsked }),
+		count("kvctrl_ingest_syncs_not_started_total", "Workers that were asked for a full sync and did not start one in time, as their leader counts.", func(x ingest.Stats) uint64 { return x.SyncsNotStarted }),
 		count("kvctrl_ingest_sync_slots_unanswered_total", "Questions for a full sync that the leader did not answer.", func(x ingest.Stats) uint64 { return x.SlotsUnanswered }),
 		count("kvctrl_ingest_heard_sent_total", "Workers' signs of life that the leader has acknowledged.", func(x ingest.Stats) uint64 { return x.HeardSent }),
 		count("kvctrl_ingest_heard_taken_total", "Workers' signs of life taken from other replicas.", func(x ingest.Stats) uint64 { return x.HeardTaken }),

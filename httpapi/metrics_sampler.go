@@ -15,6 +15,7 @@ import (
 // sample is what all rooms say of themselves at one scrape.
 type sample struct {
 	totals   registry.Totals
+	syncs    registry.SyncCounts
 	node     cluster.Status
 	counters cluster.Counters
 	leading  bool
@@ -76,10 +77,11 @@ func (c *sampler) Describe(ch chan<- *prometheus.Desc) {
 
 func (c *sampler) Collect(ch chan<- prometheus.Metric) {
 	o := c.server.opts
+	reg := o.State.Registry()
 	s := &sample{
-		totals: o.State.Registry().Totals(), node: o.Node.Status(), counters: o.Node.Counters(), leading: o.Node.IsLeader(),
+		totals: reg.Totals(), syncs: reg.SyncCounts(), node: o.Node.Status(), counters: o.Node.Counters(), leading: o.Node.IsLeader(),
 		fsm: o.State.Stats(), ingest: o.Ingest.Stats(), executor: o.Executor.Stats(),
-		hash: o.Finder.Stats(o.State.Registry()),
+		hash: o.Finder.Stats(reg),
 	}
 	for i, m := range c.metrics {
 		if m.histograms != nil {

@@ -29,7 +29,7 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		BatchBytes: histogram.Snapshot{Buckets: map[float64]uint64{1024: 10}, Count: 11, Sum: 12}, CommitSeconds: histogram.Snapshot{Buckets: map[float64]uint64{1: 9}, Count: 11, Sum: 13},
 		ForwardSeconds: histogram.Snapshot{Buckets: map[float64]uint64{1: 5}, Count: 6, Sum: 7}, Retries: map[ingest.RetryCause]uint64{ingest.RetryNoLeader: 14}, LeaderChanges: 28, LateOperations: 29,
 		SlotsUnanswered: 30, HeardSent: 54, HeardTaken: 55, HeardLate: 56, Duplicates: 15, LostRecords: 16, LostOperations: 17, Gaps: 18, UnknownOperations: 19, RefusedRecords: 20,
-		QueueBytes: 21, QueueMaxBytes: 22, Outstanding: 1, Waiting: 57 * time.Second, Blocked: 23, PendingMax: 24, LateAnswers: 25, UndeliveredReplies: 26, SyncsAsked: 27,
+		QueueBytes: 21, QueueMaxBytes: 22, Outstanding: 1, Waiting: 57 * time.Second, Blocked: 23, PendingMax: 24, LateAnswers: 25, UndeliveredReplies: 26, SyncsAsked: 27, SyncsNotStarted: 62,
 	}
 	r.node.status = cluster.Status{Role: "leader", Term: 31, Leader: cluster.Leader{NodeID: "n1"}, CommitIndex: 32, AppliedIndex: 33, LastSnapshotIndex: 34, LogBytes: 35, Nodes: []cluster.NodeStatus{{NodeID: "n1", AppliedIndex: &applied}, {NodeID: "n2", Reachable: &no}}}
 	r.node.counters = cluster.Counters{Applied: 41, Refused: 42, Unknown: 43, CommitSeconds: histogram.Snapshot{Buckets: map[float64]uint64{.5: 40}, Count: 41, Sum: 44}, InFlight: 45, StoreCalls: 46, StoreFailures: 47, StoreTime: 48 * time.Second, LogBytesSinceSnapshot: 49,
@@ -42,6 +42,13 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 	r.register("a", 0)
 	r.register("b", 0)
 	r.admit("a", 0, "L", 1, 2, 3)
+	start := func(id string) {
+		r.state.Registry().SyncStart(registry.SyncStart{Stream: registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: "b"}, Location: "L"}, SyncID: id})
+	}
+	start("replaced")
+	start("complete")
+	r.state.Registry().SyncEnd(registry.SyncEnd{Stream: registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: "b"}, Location: "L"}, SyncID: "complete"})
+	start("runs")
 	body := r.get("/metrics").Body.String()
 	for _, line := range []string{
 		`lmcache:cache_controller_kv_pool_keys_count{role="controller"} 3`,
@@ -53,7 +60,7 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		`lmcache:cache_controller_pull_socket_active_requests{role="controller"} 1`,
 		`lmcache:cache_controller_reply_socket_active_requests{role="controller"} 6`,
 		`lmcache:cache_controller_kv_op_seq_discontinuity_count{role="controller"} 0`,
-		`lmcache:cache_controller_full_sync_global_progress{role="controller"} 1`,
+		`lmcache:cache_controller_full_sync_global_progress{role="controller"} 0`,
 		`kvctrl_ingest_messages_total{socket="heartbeat"} 3`, `kvctrl_ingest_active{socket="reply"} 2`, `kvctrl_ingest_operations_total{op="admit"} 7`, `kvctrl_ingest_operations_total{op="evict"} 8`,
 		`kvctrl_ingest_bad_frames_total{reason="utf8"} 9`, `kvctrl_ingest_bad_frames_total{reason="layout"} 0`, `kvctrl_ingest_refused_total{reason="queue_full"} 10`,
 		`kvctrl_ingest_batch_bytes_bucket{le="1024"} 10`, `kvctrl_ingest_batch_bytes_sum 12`, `kvctrl_ingest_batch_bytes_count 11`,
@@ -62,7 +69,7 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		`kvctrl_ingest_sync_slots_unanswered_total 30`, `kvctrl_ingest_heard_sent_total 54`, `kvctrl_ingest_heard_taken_total 55`, `kvctrl_ingest_heard_late_total 56`, `kvctrl_ingest_duplicate_batches_total 15`,
 		`kvctrl_ingest_lost_records_total 16`, `kvctrl_ingest_lost_operations_total 17`, `kvctrl_ingest_sequence_gaps_total 18`, `kvctrl_ingest_unknown_worker_operations_total 19`, `kvctrl_ingest_refused_records_total 20`,
 		`kvctrl_ingest_queue_bytes 21`, `kvctrl_ingest_queue_max_bytes 22`, `kvctrl_ingest_batches_outstanding 1`, `kvctrl_ingest_waiting_seconds 57`, `kvctrl_ingest_queue_blocked_total 23`, `kvctrl_ingest_pending_max 24`,
-		`kvctrl_ingest_late_answers_total 25`, `kvctrl_ingest_undelivered_replies_total 26`, `kvctrl_ingest_syncs_asked_total 27`,
+		`kvctrl_ingest_late_answers_total 25`, `kvctrl_ingest_undelivered_replies_total 26`, `kvctrl_ingest_syncs_asked_total 27`, `kvctrl_ingest_syncs_not_started_total 62`,
 		`kvctrl_raft_role{role="leader"} 1`, `kvctrl_raft_role{role="follower"} 0`, `kvctrl_raft_has_leader 1`, `kvctrl_raft_leading 1`, `kvctrl_raft_term 31`, `kvctrl_raft_commit_index 32`, `kvctrl_raft_applied_index 33`,
 		`kvctrl_raft_snapshot_index 34`, `kvctrl_raft_log_bytes 35`, `kvctrl_raft_replicas 2`, `kvctrl_raft_replicas_unreachable 1`, `kvctrl_raft_proposals_total{outcome="applied"} 41`,
 		`kvctrl_raft_proposals_total{outcome="refused"} 42`, `kvctrl_raft_proposals_total{outcome="unknown"} 43`, `kvctrl_raft_commit_seconds_bucket{le="0.5"} 40`, `kvctrl_raft_commit_seconds_sum 44`, `kvctrl_raft_commit_seconds_count 41`, `kvctrl_raft_proposals_in_flight 45`, `kvctrl_raft_store_calls_total 46`,
@@ -72,7 +79,8 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 		`kvctrl_raft_forwarded_total{outcome="applied"} 54`, `kvctrl_raft_forwarded_total{outcome="refused"} 55`, `kvctrl_raft_forwarded_total{outcome="unknown"} 56`,
 		`kvctrl_peer_connections_refused_total 58`, `kvctrl_peer_dials_refused_total 59`, `kvctrl_peer_requests_total 60`, `kvctrl_peer_requests_busy_total 61`,
 		`kvctrl_fsm_entries_total 21`, `kvctrl_fsm_operations_total 22`, `kvctrl_fsm_duplicate_batches_total 23`, `kvctrl_fsm_restores_total 24`, `kvctrl_fsm_stopped 0`,
-		`kvctrl_registry_keys 3`, `kvctrl_registry_instances 2`, `kvctrl_registry_workers{liveness="alive"} 2`, `kvctrl_registry_workers{liveness="suspect"} 0`, `kvctrl_registry_sync_workers{state="wanted"} 0`,
+		`kvctrl_registry_keys 3`, `kvctrl_registry_instances 2`, `kvctrl_registry_workers{liveness="alive"} 2`, `kvctrl_registry_workers{liveness="suspect"} 0`, `kvctrl_registry_sync_workers{state="wanted"} 0`, `kvctrl_registry_sync_workers{state="unrepaired"} 0`, `kvctrl_registry_sync_workers{state="syncing"} 1`,
+		`kvctrl_registry_syncs_started_total 3`, `kvctrl_registry_syncs_ended_total{outcome="completed"} 1`, `kvctrl_registry_syncs_ended_total{outcome="replaced"} 1`, `kvctrl_registry_syncs_ended_total{outcome="failed"} 0`,
 		`kvctrl_commands_open 2`, `kvctrl_commands_total{command="move",outcome="partial"} 5`, `kvctrl_commands_total{command="pin",outcome="done"} 0`,
 		`kvctrl_command_seconds_bucket{command="pin",le="2"} 1`, `kvctrl_command_seconds_bucket{command="pin",le="4"} 3`, `kvctrl_command_seconds_bucket{command="pin",le="+Inf"} 4`, `kvctrl_command_seconds_sum{command="pin"} 12.5`, `kvctrl_command_seconds_count{command="move"} 0`,
 		`kvctrl_worker_answer_seconds_bucket{le="0.1"} 1`, `kvctrl_worker_answer_seconds_bucket{le="1"} 3`, `kvctrl_worker_answer_seconds_bucket{le="+Inf"} 6`, `kvctrl_worker_answer_seconds_sum 9.5`, `kvctrl_worker_answer_seconds_count 6`,
