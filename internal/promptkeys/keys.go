@@ -9,7 +9,7 @@ type Keys struct {
 }
 
 // KeysOf tells how an instance keys a prompt: under the profile by which it holds the
-// first chunk now, those in use before the others. It is false when the instance does not
+// first chunk now: the one by which it was last found, those in use, then the others. It is false when the instance does not
 // hold the first chunk under any that lookups try, or the prompt is shorter than a chunk
 // of those that are not in use.
 //
@@ -25,6 +25,9 @@ func (f *Finder) KeysOf(reg *registry.Registry, instance string, tokens []int64)
 		f.scratch.Put(s)
 	}()
 	k := f.known.Load()
+	if c := f.instances.candidate(instance); c != nil && reg.HeldBy(s.key(c), instance) {
+		return Keys{c, tokens}, true
+	}
 	for _, c := range k.use {
 		if reg.HeldBy(s.key(c), instance) {
 			return Keys{c, tokens}, true

@@ -50,6 +50,14 @@ func TestKeysOf(t *testing.T) {
 			t.Errorf("%q keys %d tokens under %s", c.instance, len(c.tokens), keys.Profile())
 		}
 	}
+	// One that holds a prompt under two profiles is asked by the one that it has now.
+	reg.store("d", "builtin@seed=0", 256, tokens, 1)
+	reg.store("d", "builtin@0", 256, tokens, 1)
+	reg.store("d", "builtin@seed=0", 256, prompt(4, 256), 1)
+	f.Find(reg.Registry, Prompt{Tokens: prompt(4, 256)})
+	if keys, ok := f.KeysOf(reg.Registry, "d", tokens); !ok || keys.Profile() != "builtin@seed=0" {
+		t.Errorf("d keys by %t, %+v; want builtin@seed=0", ok, keys.by)
+	}
 	if _, ok := (Keys{}).Last(256); ok {
 		t.Error("no keys have a last one")
 	}
