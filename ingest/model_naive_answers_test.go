@@ -70,16 +70,27 @@ func (n *naive) lookup(keys []registry.Key) []registry.Hit {
 			}
 		}
 		slices.SortFunc(first, func(a, b *naiveStream) int { return cmp.Compare(a.order, b.order) })
-		best := -1
+		var best []int
 		for _, s := range first {
-			if own := prefix(keys, in(s.location)); own > best {
-				best, hit.Location = own, s.location
+			score := []int{prefix(keys, in(s.location)), 1}
+			if slices.ContainsFunc(first, func(o *naiveStream) bool { return o.location == s.location && o.lossy }) {
+				score[1] = 0
+			}
+			if slices.Compare(score, best) > 0 {
+				best, hit.Location = score, s.location
+			}
+		}
+		for _, w := range storing {
+			for _, k := range keys[:hit.Chunks] {
+				if !slices.ContainsFunc(w.streams, func(s *naiveStream) bool { return s.keys[k] && !s.lossy }) {
+					hit.Lossy = true
+				}
 			}
 		}
 		hits = append(hits, hit)
 	}
 	slices.SortStableFunc(hits, func(a, b registry.Hit) int {
-		return cmp.Or(compareBools(a.Suspect, b.Suspect), cmp.Compare(b.Chunks, a.Chunks))
+		return cmp.Or(compareBools(a.Suspect, b.Suspect), compareBools(a.Lossy, b.Lossy), cmp.Compare(b.Chunks, a.Chunks))
 	})
 	return hits
 }
@@ -100,11 +111,11 @@ func (n *naive) p2p(asker registry.WorkerRef, keys []registry.Key) (best registr
 		for _, w := range i.workers {
 			for _, s := range w.streams {
 				chunks := prefix(keys, func(k registry.Key) bool { return s.keys[k] })
-				if i.id == asker.Instance || w.peer == nil || *w.peer == "" || chunks == 0 {
+				if i.id == asker.Instance || w.peer == nil || *w.peer == "" || chunks == 0 || w.suspect {
 					continue
 				}
 				mine := []int{0, chunks, 0, 0}
-				if !w.suspect {
+				if !s.lossy {
 					mine[0] = 1
 				}
 				if w.ref.Worker == asker.Worker {

@@ -57,6 +57,7 @@ type naiveStream struct {
 	keys     map[registry.Key]bool
 	stored   bool
 	lossy    bool
+	cleared  bool // sound again by holding nothing: what was lost may be missing
 	gaps     int64
 	counted  bool    // a gap of this message
 	numbers  []int64 // all there ever were
@@ -266,13 +267,22 @@ func (n *naive) ops(o registry.Ops, session registry.SessionID) {
 	if !o.Continues {
 		s.counted = false
 	}
-	gap, lossy := false, false
+	gap := false
+	lose := func() {
+		s.lossy = true
+		if s.sync != nil {
+			s.sync.lost = true
+		} else if s.location == registry.CPULocation {
+			w.want(registry.ReasonEventsLost)
+		}
+	}
 	for i, key := range o.Keys {
 		switch number := o.First + int64(i); {
 		case !o.Numbered || s.unnumbered() && number == 0:
 		case s.unnumbered(): // it counts after all
 			s.numbers, s.writer = append(s.numbers, number), session
-			lossy, gap = true, true
+			lose()
+			gap = true
 		default:
 			first := len(s.numbers) == 0
 			next := int64(0) // where a process begins
@@ -284,15 +294,18 @@ func (n *naive) ops(o registry.Ops, session registry.SessionID) {
 				hole := s.missing[number]
 				if session != s.writer && s.late(number, o.At, w.registered) {
 					// Taken after what passed it over: perhaps of the process that lives.
-					lossy = lossy || o.At >= w.registered-second && (hole.extended || o.At >= hole.made)
+					if o.At >= w.registered-second && (hole.extended || o.At >= hole.made) {
+						lose()
+					}
 					n.late++
 					n.count["operations late"]++
 					continue
 				}
 				s.jump(next, number, o.At)
-				lossy, gap = true, gap || !first
+				lose()
+				gap = gap || !first
 			} else if !zeros && session != s.writer && o.At < w.registered-second {
-				lossy = true // perhaps of the process before
+				lose() // perhaps of the process before
 				n.count["operations of the process before"]++
 			}
 			s.numbers, s.writer = append(s.numbers, number), session
@@ -305,14 +318,6 @@ func (n *naive) ops(o registry.Ops, session registry.SessionID) {
 		s.gaps++
 		n.gaps++
 	}
-	if lossy {
-		s.lossy = true
-		if s.sync != nil {
-			s.sync.lost = true
-		} else if s.location == registry.CPULocation {
-			w.want(registry.ReasonEventsLost)
-		}
-	}
 	if s.sync != nil {
 		evicted := 0
 		for _, gone := range s.sync.evicted {
@@ -324,6 +329,13 @@ func (n *naive) ops(o registry.Ops, session registry.SessionID) {
 			w.failSync(s, o.At)
 		}
 	}
+}
+
+// cleared reports whether a stream that had lost events is sound because it held nothing
+// for a moment. No false chunk is named, but what was lost may be missing.
+func (n *naive) cleared(ref registry.WorkerRef, location string) bool {
+	w := n.worker(ref)
+	return w != nil && slices.ContainsFunc(w.streams, func(s *naiveStream) bool { return s.location == location && s.cleared })
 }
 
 // late reports whether a number was passed over before, and its batch overtaken.
@@ -358,6 +370,7 @@ func (s *naiveStream) unnumbered() bool {
 }
 
 func (s *naiveStream) operation(w *naiveWorker, key registry.Key, evict bool) {
+	held := len(s.keys)
 	sets := []map[registry.Key]bool{s.keys}
 	if s.sync != nil {
 		sets = append(sets, s.sync.keys)
@@ -370,6 +383,9 @@ func (s *naiveStream) operation(w *naiveWorker, key registry.Key, evict bool) {
 			keys[key] = true
 			s.stored = true
 		}
+	}
+	if s.lossy && held > 0 && len(s.keys) == 0 && s.sync == nil && s.location != registry.CPULocation {
+		s.lossy, s.cleared = false, true
 	}
 }
 

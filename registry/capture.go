@@ -88,7 +88,7 @@ func (c *capturer) stream(st *stream) StreamState {
 		Number:   st.number,
 		Holder:   c.holder(st.holder),
 		Stores:   st.stores,
-		Lossy:    st.lossy,
+		Lossy:    st.lossy.Load(),
 		Gaps:     st.gaps,
 		Sequence: SequenceState{Begun: q.begun, Unnumbered: q.unnumbered, LoneZero: q.loneZero, Counted: q.counted, Next: q.next, Writer: q.writer},
 		LastSync: st.lastSync,

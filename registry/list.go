@@ -123,7 +123,7 @@ func (w *worker) info() WorkerInfo {
 			Location: st.location,
 			Keys:     st.holder.Count(),
 			Gaps:     st.gaps,
-			Lossy:    st.lossy,
+			Lossy:    st.lossy.Load(),
 			Numbered: st.sequence.begun && !st.sequence.unnumbered,
 			NextSeq:  st.sequence.next,
 		})
@@ -189,7 +189,7 @@ func (r *Registry) Totals() Totals {
 		}
 		for _, st := range w.streams {
 			t.Keys += st.holder.Count()
-			if st.lossy {
+			if st.lossy.Load() {
 				t.LossyStreams++
 			}
 			if st.sync != nil {

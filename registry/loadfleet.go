@@ -82,7 +82,8 @@ func (l *Loader) loadStream(w *worker, ss *StreamState, worker string, numbers *
 		return err
 	}
 	st := l.reg.newStream(w, ss.Location, ss.Number)
-	st.stores, st.lossy, st.gaps = ss.Stores, ss.Lossy, ss.Gaps
+	st.stores, st.gaps = ss.Stores, ss.Gaps
+	st.lossy.Store(ss.Lossy)
 	st.lastSync, st.synced, st.syncedAt = ss.LastSync, ss.Synced, ss.SyncedAt
 	q := ss.Sequence
 	st.sequence = sequence{begun: q.Begun, unnumbered: q.Unnumbered, loneZero: q.LoneZero, counted: q.Counted, next: q.Next, writer: q.Writer}

@@ -133,13 +133,14 @@ func (n *naive) message(ref StreamRef, numbered bool, ops []naiveOp, session Ses
 		return 0
 	}
 	s := w.stream(ref.Location)
-	gap, lossy := false, false
+	gap := false
 	for _, op := range ops {
 		switch {
 		case !numbered || s.unnumbered() && op.number == 0:
 		case s.unnumbered(): // it counts after all
 			s.numbers, s.writer = append(s.numbers, op.number), session
-			lossy, gap = true, true
+			w.lose(s)
+			gap = true
 		default:
 			first := len(s.numbers) == 0
 			next := int64(0) // where a process begins
@@ -151,14 +152,17 @@ func (n *naive) message(ref StreamRef, numbered bool, ops []naiveOp, session Ses
 				hole := s.missing[op.number]
 				if session != s.writer && s.late(op.number, at, w.registered) {
 					// Taken after what passed it over: perhaps of the process that lives.
-					lossy = lossy || at >= w.registered-second && (hole.extended || at >= hole.made)
+					if at >= w.registered-second && (hole.extended || at >= hole.made) {
+						w.lose(s)
+					}
 					late++
 					continue
 				}
 				s.jump(next, op.number, at)
-				lossy, gap = true, gap || !first
+				w.lose(s)
+				gap = gap || !first
 			} else if !zeros && session != s.writer && at < w.registered-second {
-				lossy = true // perhaps of the process before
+				w.lose(s) // perhaps of the process before
 			}
 			s.numbers, s.writer = append(s.numbers, op.number), session
 		}
@@ -169,15 +173,16 @@ func (n *naive) message(ref StreamRef, numbered bool, ops []naiveOp, session Ses
 		s.gaps++
 		n.gaps++
 	}
-	if lossy {
-		s.lossy = true
-		if s.sync != nil {
-			s.sync.lost = true
-		} else if s.location == CPULocation && w.wanted == "" {
-			w.wanted = ReasonEventsLost
-		}
-	}
 	return late
+}
+
+func (w *naiveWorker) lose(s *naiveStream) {
+	s.lossy = true
+	if s.sync != nil {
+		s.sync.lost = true
+	} else if s.location == CPULocation && w.wanted == "" {
+		w.wanted = ReasonEventsLost
+	}
 }
 
 // late reports whether a number was passed over before, and its batch overtaken.
@@ -212,6 +217,7 @@ func (s *naiveStream) unnumbered() bool {
 }
 
 func (s *naiveStream) apply(op naiveOp) {
+	held := len(s.keys)
 	sets := []map[Key]bool{s.keys}
 	if s.sync != nil {
 		sets = append(sets, s.sync.keys)
@@ -224,6 +230,9 @@ func (s *naiveStream) apply(op naiveOp) {
 			keys[op.key] = true
 			s.stored = true
 		}
+	}
+	if held > 0 && len(s.keys) == 0 && s.sync == nil && s.location != CPULocation {
+		s.lossy = false
 	}
 }
 
@@ -314,15 +323,34 @@ func (n *naive) lookup(keys []Key) []Hit {
 			}
 		}
 		slices.SortFunc(first, func(a, b *naiveStream) int { return cmp.Compare(a.order, b.order) })
-		best := -1
+		var best []int
 		for _, s := range first {
-			if own := prefix(keys, in(s.location)); own > best {
-				best, hit.Location = own, s.location
+			score := []int{prefix(keys, in(s.location)), 1}
+			if slices.ContainsFunc(first, func(o *naiveStream) bool { return o.location == s.location && o.lossy }) {
+				score[1] = 0
+			}
+			if slices.Compare(score, best) > 0 {
+				best, hit.Location = score, s.location
+			}
+		}
+		for _, w := range storing {
+			for _, k := range keys[:hit.Chunks] {
+				if !slices.ContainsFunc(w.streams, func(s *naiveStream) bool { return s.keys[k] && !s.lossy }) {
+					hit.Lossy = true
+				}
 			}
 		}
 		hits = append(hits, hit)
 	}
-	slices.SortStableFunc(hits, func(a, b Hit) int { return cmp.Compare(b.Chunks, a.Chunks) })
+	slices.SortStableFunc(hits, func(a, b Hit) int {
+		if a.Lossy != b.Lossy {
+			if a.Lossy {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(b.Chunks, a.Chunks)
+	})
 	return hits
 }
 
@@ -335,12 +363,15 @@ func (n *naive) p2p(asker WorkerRef, keys []Key) (best P2PHit, found bool) {
 				if i.id == asker.Instance || w.peer == "" || hit.Chunks == 0 {
 					continue
 				}
-				mine := []int{hit.Chunks, 0, 0}
+				mine := []int{1, hit.Chunks, 0, 0}
+				if s.lossy {
+					mine[0] = 0
+				}
 				if w.ref.Worker == asker.Worker {
-					mine[1] = 1
+					mine[2] = 1
 				}
 				if s.location == CPULocation {
-					mine[2] = 1
+					mine[3] = 1
 				}
 				if slices.Compare(mine, score) > 0 {
 					best, score, found = hit, mine, true

@@ -17,6 +17,7 @@ type peerSearch struct {
 type peerRun struct {
 	stream *stream
 	url    string
+	lossy  bool // it has lost events
 	chunks int
 }
 
@@ -24,10 +25,10 @@ type peerRun struct {
 // location of one worker of another instance, with a peer address. False when there
 // is none.
 //
-// A suspect worker is named only when no other holds the first chunk. Of equally
-// long runs the asker's own rank is best (another rank's chunks are of another
-// shape), then the CPU cache (peers serve from nothing else), then the one registered
-// first.
+// A suspect worker is never named: its peer would wait for it. A stream that has lost
+// events is named when no sound one holds the first chunk. Of equally long runs the
+// asker's own rank is best (another rank's chunks are of another shape), then the CPU
+// cache (peers serve from nothing else), then the one registered first.
 //
 // Concurrency: any goroutine, no lock. Cost: no allocation but for growing the
 // pooled scratch.
@@ -73,7 +74,7 @@ func (r *Registry) P2PLookup(asker WorkerRef, keys []Key) (P2PHit, bool) {
 }
 
 func (s *peerSearch) open(st *stream, askerInstance string) {
-	if st.worker.instance.id == askerInstance {
+	if st.worker.instance.id == askerInstance || st.worker.suspect.Load() {
 		return
 	}
 	if i := s.streams.get(st.slot); i >= 0 && s.runs[i].stream == st {
@@ -85,7 +86,7 @@ func (s *peerSearch) open(st *stream, askerInstance string) {
 	}
 	s.streams.set(st.slot, len(s.runs))
 	s.live = append(s.live, int32(len(s.runs)))
-	s.runs = append(s.runs, peerRun{stream: st, url: *url, chunks: 1})
+	s.runs = append(s.runs, peerRun{stream: st, url: *url, lossy: st.lossy.Load(), chunks: 1})
 }
 
 func (s *peerSearch) extend(st *stream, n int) {
@@ -109,20 +110,11 @@ func (s *peerSearch) keep(n int) bool {
 func (s *peerSearch) better(i, j int, rank int64) bool {
 	a, b := &s.runs[i], &s.runs[j]
 	aw, bw := a.stream.worker, b.stream.worker
-	first := func(x, y bool) int { // true before false
-		switch {
-		case x == y:
-			return 0
-		case x:
-			return -1
-		}
-		return 1
-	}
 	return cmp.Or(
-		first(!aw.suspect.Load(), !bw.suspect.Load()),
+		falseFirst(a.lossy, b.lossy),
 		cmp.Compare(b.chunks, a.chunks),
-		first(aw.ref.Worker == rank, bw.ref.Worker == rank),
-		first(a.stream.location == CPULocation, b.stream.location == CPULocation),
+		falseFirst(aw.ref.Worker != rank, bw.ref.Worker != rank),
+		falseFirst(a.stream.location != CPULocation, b.stream.location != CPULocation),
 		cmp.Compare(aw.instance.number, bw.instance.number),
 		cmp.Compare(aw.number, bw.number),
 		cmp.Compare(a.stream.number, b.stream.number),

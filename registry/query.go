@@ -51,6 +51,7 @@ type Hit struct {
 	Location string
 	Chunks   int  // contiguous from chunk 0, held by every rank that stores anything
 	Suspect  bool // a rank of the instance has been silent for too long
+	Lossy    bool // on some rank, a chunk is known from streams alone that have lost events
 }
 
 // P2PHit is the best answer to a peer's lookup.

@@ -211,6 +211,9 @@ var commands = map[string]func(*player, *words) string{
 			if h.Suspect {
 				b.WriteString(" suspect")
 			}
+			if h.Lossy {
+				b.WriteString(" lossy")
+			}
 			b.WriteByte('\n')
 		}
 		if b.Len() == 0 {

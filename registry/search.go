@@ -49,6 +49,7 @@ type candidate struct {
 	storing  []*worker
 	covered  int   // storing ranks that hold the present step's chunks
 	steps    int   // steps held by all of them
+	lossy    bool  // on some rank, one of these is held in streams alone that have lost events
 	runs     int32 // first of its streamRuns, -1 at the end
 }
 
@@ -57,6 +58,7 @@ type rankRun struct {
 	worker    *worker
 	candidate int32
 	steps     int // steps held, in any location
+	sound     int // of them, from the first on, held in one that has lost no events
 }
 
 // streamRun is one location of a rank that holds the first chunk.
@@ -133,16 +135,19 @@ func (s *Search) open(st *stream) {
 		s.live = append(s.live, ci)
 	}
 	c := &s.candidates[ci]
-	if ri := s.workers.get(w.slot); ri < 0 {
+	ri := s.workers.get(w.slot)
+	if ri < 0 {
 		if c.instance != w.instance || !slices.Contains(c.storing, w) {
 			return // changed hands, or came, since we began
 		}
+		ri = int32(len(s.ranks))
 		s.workers.set(w.slot, len(s.ranks))
 		s.ranks = append(s.ranks, rankRun{worker: w, candidate: ci, steps: 1})
 		c.covered++
 	} else if s.ranks[ri].worker != w {
 		return
 	}
+	s.ranks[ri].vouch(st, 0)
 	// What stands at the slot may be of a stream that ended while we looked.
 	if i := s.streams.get(st.slot); i < 0 || s.runs[i].stream != st {
 		s.streams.set(st.slot, len(s.runs))
@@ -165,19 +170,33 @@ func (s *Search) extend(st *stream, step int) {
 		rank.steps++
 		s.candidates[rank.candidate].covered++
 	}
+	rank.vouch(st, step)
 	if i := s.streams.get(st.slot); i >= 0 && s.runs[i].stream == st && s.runs[i].steps == step {
 		s.runs[i].steps++
 	}
 }
 
+// vouch notes that a step is held by a stream, which counts when that is sound.
+func (r *rankRun) vouch(st *stream, step int) {
+	if r.sound == step && !st.lossy.Load() {
+		r.sound++
+	}
+}
+
 // Hits returns who holds how much, each instance once: the suspect ones after all
-// others, then the longest first, then in order of registration. The location is
-// the one with the longest run of its own on all storing ranks, the first used on
-// ties.
+// others, then the lossy ones after the sound, then the longest first, then in order of
+// registration. The location is the one with the longest run of its own on all storing
+// ranks; on ties one that has lost no events, then the first used.
 func (s *Search) Hits() []Hit {
 	type ranked struct {
 		Hit
 		number uint64
+	}
+	for i := range s.ranks {
+		rank := &s.ranks[i]
+		if c := &s.candidates[rank.candidate]; rank.sound < c.steps {
+			c.lossy = true
+		}
 	}
 	found := make([]ranked, 0, len(s.candidates))
 	for i := range s.candidates {
@@ -190,16 +209,16 @@ func (s *Search) Hits() []Hit {
 			Location: s.location(c),
 			Chunks:   s.ends[c.steps-1],
 			Suspect:  slices.ContainsFunc(c.storing, func(w *worker) bool { return w.suspect.Load() }),
+			Lossy:    c.lossy,
 		}})
 	}
 	slices.SortFunc(found, func(a, b ranked) int {
-		if a.Suspect != b.Suspect {
-			if a.Suspect {
-				return 1
-			}
-			return -1
-		}
-		return cmp.Or(cmp.Compare(b.Chunks, a.Chunks), cmp.Compare(a.number, b.number))
+		return cmp.Or(
+			falseFirst(a.Suspect, b.Suspect),
+			falseFirst(a.Lossy, b.Lossy),
+			cmp.Compare(b.Chunks, a.Chunks),
+			cmp.Compare(a.number, b.number),
+		)
 	})
 	hits := make([]Hit, len(found))
 	for i, f := range found {
@@ -208,12 +227,24 @@ func (s *Search) Hits() []Hit {
 	return hits
 }
 
+// falseFirst compares two booleans.
+func falseFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
 // locationRun is what a candidate's ranks hold in one location.
 type locationRun struct {
 	name  string
 	first uint64 // number of the first of its streams
 	ranks int
 	steps int // the fewest of its ranks
+	lossy bool
 }
 
 func (s *Search) location(c *candidate) string {
@@ -229,6 +260,7 @@ func (s *Search) location(c *candidate) string {
 		l.ranks++
 		l.first = min(l.first, run.stream.number)
 		l.steps = min(l.steps, run.steps)
+		l.lossy = l.lossy || run.stream.lossy.Load()
 	}
 	s.locations = locs
 	own := func(l locationRun) int {
@@ -238,7 +270,7 @@ func (s *Search) location(c *candidate) string {
 		return l.steps
 	}
 	return slices.MinFunc(locs, func(a, b locationRun) int {
-		return cmp.Or(cmp.Compare(own(b), own(a)), cmp.Compare(a.first, b.first))
+		return cmp.Or(cmp.Compare(own(b), own(a)), falseFirst(a.lossy, b.lossy), cmp.Compare(a.first, b.first))
 	}).name
 }
 

@@ -2,6 +2,8 @@ package registry
 
 import (
 	"fmt"
+	"math/bits"
+	"sync/atomic"
 
 	"github.com/kvctrl/kvctrl/registry/index"
 )
@@ -13,11 +15,12 @@ type stream struct {
 	number   uint64
 	slot     uint32
 
+	lossy atomic.Bool // published by the writer: events were lost and not made good
+
 	// Guarded by Registry.mu. The index has its own rules: readers reach a holder
 	// through it, never through this field.
 	holder   *index.Holder[*stream]
 	stores   bool // has held, or announced, at least one key
-	lossy    bool
 	gaps     int64
 	sequence sequence
 	sync     *fullSync // nil when none is running
@@ -66,12 +69,41 @@ func (r *Registry) ApplyOps(o Ops) OpsResult {
 	if !w.firsts.full() {
 		w.firsts.add(o.Keys, o.Evict)
 	}
-	admitted, _ := index.Apply(r.idx, st.holder, o.Keys, o.Evict)
+	admitted := r.applyRun(st, o)
 	if st.sync != nil {
 		r.applySyncing(st, o)
 	}
-	r.markStoring(st, admitted > 0)
+	r.markStoring(st, admitted)
 	return res
+}
+
+// applyRun applies a run to a stream's holder and reports whether it has admitted a key.
+//
+// A stream that has lost events is sound again when its last key is evicted: of what it
+// says, which is nothing, nothing can be false. Not the CPU cache, which a full sync
+// repairs. Determinism: it does not matter how the run was cut, nor what came after the
+// evict.
+func (r *Registry) applyRun(st *stream, o Ops) (admitted bool) {
+	if !st.lossy.Load() || st.location == CPULocation || st.sync != nil || o.Evict.count() < st.holder.Count() {
+		admitted, _ := index.Apply(r.idx, st.holder, o.Keys, o.Evict)
+		return admitted > 0
+	}
+	for i, k := range o.Keys {
+		if !o.Evict.Has(i) {
+			admitted = r.idx.Admit(st.holder, index.Key(k)) || admitted
+		} else if r.idx.Evict(st.holder, index.Key(k)) && st.holder.Count() == 0 {
+			st.lossy.Store(false)
+		}
+	}
+	return admitted
+}
+
+// count returns how many are in the set.
+func (b Bitmap) count() (n int64) {
+	for _, set := range b {
+		n += int64(bits.OnesCount8(set))
+	}
+	return n
 }
 
 // markStoring notes that a stream has held a key.
@@ -91,7 +123,7 @@ func (r *Registry) openStream(w *worker, location string) (st *stream, refused s
 		return nil, fmt.Sprintf("worker %q/%d has %d locations, the most there may be: %q is not kept", w.ref.Instance, w.ref.Worker, len(w.streams), location)
 	}
 	st = r.newStream(w, location, r.nextNumber())
-	st.lossy = w.adopted
+	st.lossy.Store(w.adopted)
 	return st, ""
 }
 
@@ -122,7 +154,7 @@ func (r *Registry) dropStreams(w *worker) {
 // told whether the sync still covers them, so the sync will not make the stream
 // whole; else a worker's CPU cache wants a sync, the only location that has one.
 func (r *Registry) lose(st *stream) {
-	st.lossy = true
+	st.lossy.Store(true)
 	switch {
 	case st.sync != nil:
 		st.sync.tainted = true

@@ -143,7 +143,7 @@ func (r *Registry) completeSync(st *stream, at Micros) bool {
 	r.syncs.completed.Add(1)
 	switch {
 	case !s.tainted:
-		st.lossy = false
+		st.lossy.Store(false)
 	case st.location == CPULocation:
 		st.worker.want(ReasonEventsLost)
 	}
