@@ -54,12 +54,14 @@ const maxHolders = 256
 // thousand times as long as a lookup does.
 func (s *Server) diagnose(w http.ResponseWriter, r *http.Request) error {
 	return s.parsed(w, r, bodyDiagnose, func(vs values) error {
-		if err := s.fresh(w, r, queryOf(r)); err != nil {
+		fresh, err := s.freshAs(w, r, queryOf(r))
+		if err != nil {
 			return err
 		}
 		e := s.evidenceOf(s.opts.State.Registry(), promptkeys.Prompt{
 			Tokens: vs[diagnoseTokens].ints, Beyond: vs[diagnoseTokens].beyond(), Instance: vs[diagnoseInstance].str,
 		})
+		e.staleness = fresh.Staleness
 		return s.writeJSON(w, http.StatusOK, diagnosisOf(e))
 	})
 }

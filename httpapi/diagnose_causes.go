@@ -3,7 +3,9 @@ package httpapi
 import (
 	"fmt"
 	"slices"
+	"time"
 
+	"github.com/kvctrl/kvctrl/cluster"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -25,6 +27,20 @@ func (x *explainer) short() bool {
 		"the prompt has %d tokens, a chunk %d: there is no whole chunk in it", x.e.tokens, smallest)
 	return true
 }
+
+// stale: this replica may be behind.
+func (x *explainer) stale() {
+	const advice = "Ask another replica, or this one with consistency=linearizable, and look at kvctrld status: this one may be cut off from the leader."
+	switch {
+	case x.e.staleness == cluster.StalenessUnknown:
+		x.add(whyStale, advice, "this replica has not heard how much is committed since its start: its state may be of any age")
+	case x.e.staleness > staleAfter:
+		x.add(whyStale, advice, "this replica's state is up to %s old", x.e.staleness.Round(time.Second))
+	}
+}
+
+// staleAfter is far beyond a replica's heartbeats from its leader.
+const staleAfter = 5 * time.Second
 
 // nobody: the instance asked for, or the whole fleet, is not there.
 func (x *explainer) nobody() {
@@ -178,7 +194,7 @@ func (x *explainer) gone() {
 			now = fmt.Sprintf("is back and holds %d", w.Keys)
 		}
 		code := whyLeft
-		if d.Why == departedExpired {
+		if d.Why == registry.DepartedExpired {
 			code = whyExpired
 		}
 		if told[code]++; told[code] > maxTold {

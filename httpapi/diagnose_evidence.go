@@ -2,7 +2,9 @@ package httpapi
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/kvctrl/kvctrl/internal/promptkeys"
 	"github.com/kvctrl/kvctrl/lmcache"
@@ -13,6 +15,8 @@ import (
 // profile finds of a prompt, and what is known of those that could hold it.
 type evidence struct {
 	tokens int
+	// staleness is how old the state may be, or cluster.StalenessUnknown.
+	staleness time.Duration
 	// instance is the one asked for, "" for all; unknown is set when it is not registered.
 	instance string
 	unknown  bool
@@ -20,8 +24,8 @@ type evidence struct {
 	fixed    string
 	profiles []profileEvidence // as a lookup tries them; those that none tries come last
 	workers  []registry.WorkerInfo
-	departed []departure     // the latest first
-	stores   []storeEvidence // instances that hold keys
+	departed []registry.Departed // the latest first
+	stores   []storeEvidence     // instances that hold keys
 }
 
 // profileEvidence is what one profile finds of the prompt, at one chunk size.
@@ -70,10 +74,10 @@ const (
 
 // evidenceOf gathers what there is to know of a prompt.
 //
-// Cost: about 5 ms, and under each profile that finds something the time of hashing
-// the prompt and asking for each chunk.
+// Cost: some milliseconds (BenchmarkDiagnose), and under each profile that finds
+// something the time of hashing the prompt and asking for each chunk.
 func (s *Server) evidenceOf(reg *registry.Registry, p promptkeys.Prompt) *evidence {
-	e := &evidence{tokens: len(p.Tokens), instance: p.Instance, workers: reg.Workers(p.Instance)}
+	e := &evidence{tokens: len(p.Tokens), instance: p.Instance, workers: reg.Workers(p.Instance), departed: reg.Departed()}
 	e.unknown = p.Instance != "" && len(e.workers) == 0
 	if hash := s.opts.Finder.Stats(reg); !hash.Auto {
 		e.fixed = hash.Profiles[0].Profile
@@ -96,7 +100,7 @@ func (s *Server) evidenceOf(reg *registry.Registry, p promptkeys.Prompt) *eviden
 			e.stores = append(e.stores, storeEvidence{instance: w.Instance, found: s.foundAt(e, w.Instance)})
 			n++
 		}
-		e.stores[n-1].look(w)
+		e.stores[n-1].look(reg, w)
 	}
 	return e
 }
@@ -116,8 +120,28 @@ func (s *Server) foundAt(e *evidence, instance string) bool {
 }
 
 // look adds what a worker's keys tell. An instance whose hash is known tells nothing.
-func (st *storeEvidence) look(w registry.WorkerInfo) {
+func (st *storeEvidence) look(reg *registry.Registry, w registry.WorkerInfo) {
 	st.keys += w.Keys
+	if st.found {
+		return
+	}
+	if st.sampled == 0 {
+		keys := reg.SampleKeys(st.instance, maxSampled)
+		st.sampled = len(keys)
+		for _, k := range keys {
+			if slices.ContainsFunc(reg.Holders(k), func(h registry.StreamRef) bool { return h.Instance != st.instance }) {
+				st.shared++
+			}
+		}
+	}
+	before, now := reg.FirstKeys(w.WorkerRef)
+	st.before += len(before)
+	st.now += len(now)
+	for _, k := range before {
+		if slices.Contains(now, k) || slices.ContainsFunc(reg.Holders(k), func(h registry.StreamRef) bool { return h.WorkerRef == w.WorkerRef }) {
+			st.both++
+		}
+	}
 }
 
 // streamsOf lists who holds which of the prompt's chunks under a profile, whatever their
@@ -177,13 +201,3 @@ func (p *profileEvidence) best() (hit registry.Hit, found bool) {
 	}
 	return hit, found
 }
-
-// departure is a worker that is gone, or was.
-type departure struct {
-	registry.WorkerRef
-	At   registry.Micros
-	Why  string
-	Keys int64
-}
-
-const departedExpired = "expired"

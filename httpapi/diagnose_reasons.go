@@ -23,6 +23,7 @@ const (
 	whySuspect    = "worker_suspect"
 	whyMixed      = "mixed_profiles"
 	whyShort      = "short_prompt"
+	whyStale      = "stale_replica"
 	whyUnknown    = "unknown_instance"
 	whyNoWorkers  = "no_workers"
 	whyMismatch   = "profile_mismatch"
@@ -42,7 +43,7 @@ const (
 
 // whyCodes are all of them, for the document of the interface.
 var whyCodes = []string{
-	whyHit, whyTail, whyPrefix, whySuspect, whyMixed, whyShort, whyUnknown, whyNoWorkers, whyMismatch, whyRanks, whyElsewhere, whyEvicted, whyHole,
+	whyHit, whyTail, whyPrefix, whySuspect, whyMixed, whyShort, whyStale, whyUnknown, whyNoWorkers, whyMismatch, whyRanks, whyElsewhere, whyEvicted, whyHole,
 	whyExpired, whyLeft, whyRandom, whySyncing, whyUnrepaired, whyLossy, whyNeverFound, whyNotStored,
 }
 
@@ -101,8 +102,8 @@ func (x *explainer) found() bool {
 			"only the last %d tokens are missing, less than a chunk of %d", x.e.tokens-held, best.chunkSize)
 	default:
 		x.add(whyPrefix, "Nothing to do when prompts differ from there on; else see the reasons below, and whether the engine's cache is large enough.",
-			"chunk %d of %d (tokens %d to %d) is not held by every rank of instance %q that holds the ones before: not stored yet, or evicted",
-			hit.Chunks+1, best.fullChunks, held, min(held+best.chunkSize, x.e.tokens)-1, hit.Instance)
+			"instance %q does not hold chunk %d of %d (tokens %d to %d): not stored yet, or evicted",
+			hit.Instance, hit.Chunks+1, best.fullChunks, held, min(held+best.chunkSize, x.e.tokens)-1)
 		x.incomplete()
 		x.mismatch(held)
 		x.unsettled(hit.Instance)
@@ -118,6 +119,7 @@ func (x *explainer) found() bool {
 // likely by what is known of the workers, last what remains.
 func (x *explainer) missed() {
 	short := x.short()
+	x.stale()
 	switch {
 	case x.e.unknown || len(x.e.workers) == 0:
 		x.gone()

@@ -4,7 +4,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/kvctrl/kvctrl/cluster"
 	"github.com/kvctrl/kvctrl/registry"
 )
 
@@ -41,8 +43,8 @@ func other(chunkSize, chunks int) profileEvidence {
 
 func TestExplain(t *testing.T) {
 	provoked := map[string]bool{}
-	gone := func(why string) departure {
-		return departure{WorkerRef: registry.WorkerRef{Instance: "b"}, At: 1_700_000_000_000_000, Why: why, Keys: 77}
+	gone := func(why string) registry.Departed {
+		return registry.Departed{WorkerRef: registry.WorkerRef{Instance: "b"}, At: 1_700_000_000_000_000, Why: why, Keys: 77}
 	}
 	for _, c := range []struct {
 		name   string
@@ -52,7 +54,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{"all of it", func(e *evidence) { e.profiles[0].hits = hitAt(3) }, []string{"hit"}, []string{`instance "a" holds the first 600 of 600 tokens in LocalCPUBackend, found by builtin@0 with chunks of 256`}},
 		{"whole chunks only", func(e *evidence) { e.profiles[0].hits = hitAt(2) }, []string{"hit", "tail_missing"}, []string{"first 512 of 600", "only the last 88 tokens"}},
-		{"a prefix", func(e *evidence) { e.profiles[0].hits = hitAt(1) }, []string{"hit", "prefix_only"}, []string{"chunk 2 of 2 (tokens 256 to 511)"}},
+		{"a prefix", func(e *evidence) { e.profiles[0].hits = hitAt(1) }, []string{"hit", "prefix_only"}, []string{`instance "a" does not hold chunk 2 of 2 (tokens 256 to 511)`}},
 		{"a prefix, of a worker that is being asked", func(e *evidence) {
 			e.profiles[0].hits = hitAt(1)
 			e.workers[0].SyncState = registry.SyncWanted
@@ -82,12 +84,15 @@ func TestExplain(t *testing.T) {
 		}, []string{"not_stored"}, nil},
 		{"short, and stored in smaller chunks", func(e *evidence) { e.tokens = 255; e.profiles = append(e.profiles, other(64, 2)) }, []string{"short_prompt", "profile_mismatch"}, []string{"the first 128 of 255"}},
 
+		{"a replica that is behind", func(e *evidence) { e.staleness = 61 * time.Second }, []string{"stale_replica", "not_stored"}, []string{"up to 1m1s old"}},
+		{"a replica that knows nothing", func(e *evidence) { e.staleness = cluster.StalenessUnknown }, []string{"stale_replica", "not_stored"}, []string{"since its start"}},
+		{"a replica that is behind, and finds it", func(e *evidence) { e.staleness = time.Hour; e.profiles[0].hits = hitAt(3) }, []string{"hit"}, nil},
 		{"nobody registered", func(e *evidence) { e.workers = nil }, []string{"no_workers"}, []string{"no worker is registered"}},
-		{"nobody left", func(e *evidence) { e.workers = nil; e.departed = []departure{gone("expired")} }, []string{"worker_expired", "no_workers"}, []string{`worker "b"/0 was given up at 2023-11-14T22:13:20Z after its silence; it held 77 chunks and has not come back`}},
+		{"nobody left", func(e *evidence) { e.workers = nil; e.departed = []registry.Departed{gone("expired")} }, []string{"worker_expired", "no_workers"}, []string{`worker "b"/0 was given up at 2023-11-14T22:13:20Z after its silence; it held 77 chunks and has not come back`}},
 		{"the instance is not registered", func(e *evidence) { e.instance, e.unknown, e.workers = "x", true, nil }, []string{"unknown_instance"}, []string{`no worker of instance "x"`}},
 		{"the instance has expired", func(e *evidence) {
 			e.instance, e.unknown, e.workers = "b", true, nil
-			e.departed = []departure{gone("expired"), {WorkerRef: registry.WorkerRef{Instance: "c"}, Why: "expired", Keys: 1}}
+			e.departed = []registry.Departed{gone("expired"), {WorkerRef: registry.WorkerRef{Instance: "c"}, Why: "expired", Keys: 1}}
 		}, []string{"worker_expired", "unknown_instance"}, nil},
 		{"another instance has it", func(e *evidence) {
 			e.instance = "a"
@@ -108,12 +113,12 @@ func TestExplain(t *testing.T) {
 		{"the rest without the beginning", func(e *evidence) { e.profiles[0].streams = []streamEvidence{aStream("a", 0, 0, 1, 1)} }, []string{"first_chunk_missing"}, []string{`worker "a"/0 holds 1 chunk of the prompt in LocalCPUBackend`, "from chunk 2 on"}},
 
 		{"a worker that expired and is back", func(e *evidence) {
-			e.departed = []departure{gone("expired")}
+			e.departed = []registry.Departed{gone("expired")}
 			e.workers = append(e.workers, aWorker("b", 0, 3))
 		}, []string{"worker_expired", "not_stored"}, []string{"is back and holds 3"}},
-		{"a worker that left", func(e *evidence) { e.departed = []departure{gone("deregistered")} }, []string{"worker_deregistered", "not_stored"}, []string{`worker "b"/0 left at`}},
-		{"workers that held nothing", func(e *evidence) { d := gone("expired"); d.Keys = 0; e.departed = []departure{d} }, []string{"not_stored"}, nil},
-		{"many that expired", func(e *evidence) { e.departed = slices.Repeat([]departure{gone("expired")}, 9) }, []string{"worker_expired", "worker_expired", "worker_expired", "not_stored"}, nil},
+		{"a worker that left", func(e *evidence) { e.departed = []registry.Departed{gone("deregistered")} }, []string{"worker_deregistered", "not_stored"}, []string{`worker "b"/0 left at`}},
+		{"workers that held nothing", func(e *evidence) { d := gone("expired"); d.Keys = 0; e.departed = []registry.Departed{d} }, []string{"not_stored"}, nil},
+		{"many that expired", func(e *evidence) { e.departed = slices.Repeat([]registry.Departed{gone("expired")}, 9) }, []string{"worker_expired", "worker_expired", "worker_expired", "not_stored"}, nil},
 
 		{"random seed", func(e *evidence) { e.stores[0] = storeEvidence{instance: "a", keys: 10, sampled: 8, now: 8, before: 8} }, []string{"random_seed", "not_stored"}, []string{`instance "a" holds 10 chunks that no profile has ever found`, "PYTHONHASHSEED"}},
 		{"other keys after a restart, but found", func(e *evidence) {
@@ -135,7 +140,7 @@ func TestExplain(t *testing.T) {
 		{"lossy", func(e *evidence) { e.workers[0].Locations[0].Lossy, e.workers[0].Locations[0].Gaps = true, 4 }, []string{"stream_lossy", "not_stored"}, []string{`"a"/0 LocalCPUBackend (4 gaps)`}},
 		{"much of it", func(e *evidence) {
 			e.workers[0].Locations[0].Lossy = true
-			e.departed = []departure{gone("expired")}
+			e.departed = []registry.Departed{gone("expired")}
 			e.stores[0].found = false
 		}, []string{"worker_expired", "stream_lossy", "unknown_profile", "not_stored"}, nil},
 

@@ -1,12 +1,15 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/kvctrl/kvctrl/cluster"
 	"github.com/kvctrl/kvctrl/internal/promptkeys"
 	"github.com/kvctrl/kvctrl/lmcache"
 	"github.com/kvctrl/kvctrl/registry"
@@ -69,10 +72,16 @@ func (r *rig) ops(instance string, worker, first int64, evict bool, keys ...lmca
 	}
 }
 
+// expire lets the leader give a worker up, ten seconds after it was registered.
+func (r *rig) expire(instance string, worker int64) {
+	r.state.Registry().Lease(registry.Lease{At: day + 10_000_000, Expired: []registry.WorkerRef{{Instance: instance, Worker: worker}}})
+}
+
 // TestDiagnose_EachReason provokes every reason once, by what workers do, and looks at
 // its name and at the miss's header.
 func TestDiagnose_EachReason(t *testing.T) {
 	prompt := counting(0, 600)
+	provoked := map[string]bool{}
 	auto := func(sizes ...int) func(*Options) {
 		return func(o *Options) {
 			f, err := promptkeys.New(promptkeys.Options{Profile: promptkeys.Auto, ChunkSizes: sizes})
@@ -104,7 +113,7 @@ func TestDiagnose_EachReason(t *testing.T) {
 		{name: "prefix_only", fleet: func(r *rig, keys []lmcache.Key) {
 			r.register("a", 0)
 			r.admit("a", 0, cpu, keys[0])
-		}, want: []string{"hit", "prefix_only"}, words: "chunk 2 of 2 (tokens 256 to 511)"},
+		}, want: []string{"hit", "prefix_only"}, words: `instance "a" does not hold chunk 2 of 2 (tokens 256 to 511)`},
 		{name: "worker_suspect", fleet: func(r *rig, keys []lmcache.Key) {
 			r.register("a", 0)
 			r.admit("a", 0, cpu, keys...)
@@ -125,6 +134,17 @@ func TestDiagnose_EachReason(t *testing.T) {
 			r.register("a", 0)
 		}, instance: "x", want: []string{"unknown_instance"}, miss: "not_stored", words: `"x"`},
 		{name: "no_workers", fleet: func(*rig, []lmcache.Key) {}, want: []string{"no_workers"}, miss: "no_workers"},
+		{name: "stale_replica", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.node.read = func(context.Context, cluster.Read) (cluster.Freshness, error) {
+				return cluster.Freshness{Index: 7, Staleness: 90 * time.Second}, nil
+			}
+		}, want: []string{"stale_replica", "not_stored"}, miss: "not_stored", words: "up to 1m30s old"},
+		{name: "stale_replica: it does not know", fleet: func(r *rig, keys []lmcache.Key) {
+			r.node.read = func(context.Context, cluster.Read) (cluster.Freshness, error) {
+				return cluster.Freshness{Index: 7, Staleness: cluster.StalenessUnknown}, nil
+			}
+		}, want: []string{"stale_replica", "no_workers"}, miss: "no_workers", words: "since its start"},
 		{name: "profile_mismatch: the fixed one is another", fleet: func(r *rig, keys []lmcache.Key) {
 			r.register("a", 0)
 			r.admit("a", 0, cpu, chain(r.t, "builtin@seed=0", prompt)...)
@@ -153,6 +173,61 @@ func TestDiagnose_EachReason(t *testing.T) {
 			r.register("a", 0)
 			r.admit("a", 0, cpu, keys[1:]...)
 		}, want: []string{"first_chunk_missing"}, miss: "unknown_profile", words: `worker "a"/0 holds 2 chunks of the prompt in LocalCPUBackend (under builtin@0 with chunks of 256), from chunk 2 on`},
+		{name: "all_evicted", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.ops("a", 0, 0, false, keys...)
+			r.ops("a", 0, 3, true, keys...)
+		}, want: []string{"all_evicted"}, miss: "all_evicted", words: "stored (under builtin@0 with chunks of 256)"},
+		{name: "worker_expired", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys...)
+			r.register("b", 0)
+			r.expire("a", 0)
+		}, want: []string{"worker_expired", "not_stored"}, miss: "worker_expired", words: `worker "a"/0 was given up at 2023-11-14T22:13:30Z after its silence; it held 3 chunks and has not come back`},
+		{name: "worker_expired: nobody is left", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys...)
+			r.expire("a", 0)
+		}, want: []string{"worker_expired", "no_workers"}, miss: "worker_expired"},
+		{name: "worker_expired: the instance asked for", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys...)
+			r.register("b", 0)
+			r.expire("a", 0)
+		}, instance: "a", want: []string{"worker_expired", "unknown_instance"}, miss: "worker_expired"},
+		{name: "worker_expired: and came back", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys...)
+			r.expire("a", 0)
+			r.register("a", 0)
+		}, want: []string{"worker_expired", "not_stored"}, miss: "not_stored", words: "is back and holds 0"},
+		{name: "worker_deregistered", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys...)
+			r.register("b", 0)
+			r.state.Registry().Deregister(registry.WorkerRef{Instance: "a"}, day)
+		}, want: []string{"worker_deregistered", "not_stored"}, miss: "not_stored", words: `worker "a"/0 left at 2023-11-14T22:13:20Z`},
+		{name: "random_seed", options: auto(256), fleet: func(r *rig, keys []lmcache.Key) {
+			// The same prompt before and after a restart, each time under a NONE_HASH of its own.
+			for _, root := range []string{"builtin@int=1234567", "builtin@int=7654321"} {
+				r.register("a", 0)
+				r.admit("a", 0, cpu, chain(r.t, root, prompt)...)
+			}
+		}, want: []string{"random_seed", "not_stored"}, miss: "unknown_profile", words: `instance "a" holds 3 chunks that no profile has ever found, and after its restart it stored other keys than before (3 and 3 first keys, none in common)`},
+		{name: "unknown_profile: the same keys after a restart", options: auto(256), fleet: func(r *rig, keys []lmcache.Key) {
+			for range 2 {
+				r.register("a", 0)
+				r.admit("a", 0, cpu, chain(r.t, "builtin@int=1234567", prompt)...)
+			}
+		}, want: []string{"unknown_profile", "not_stored"}, miss: "unknown_profile"},
+		{name: "unknown_profile: two instances share keys", options: auto(256), fleet: func(r *rig, keys []lmcache.Key) {
+			for _, root := range []string{"builtin@int=1234567", "builtin@int=7654321"} {
+				for _, instance := range []string{"a", "b"} {
+					r.register(instance, 0)
+					r.admit(instance, 0, cpu, chain(r.t, root, prompt)...)
+				}
+			}
+		}, want: []string{"unknown_profile", "not_stored"}, miss: "unknown_profile"},
 		{name: "syncing: asked", fleet: func(r *rig, keys []lmcache.Key) {
 			r.state.Registry().Register(registry.Registration{WorkerRef: registry.WorkerRef{Instance: "a"}, IP: "1.2.3.4", Port: 1, At: day, ByHeartbeat: true})
 		}, want: []string{"syncing", "not_stored"}, miss: "syncing", words: `"a"/0 (wanted)`},
@@ -185,7 +260,7 @@ func TestDiagnose_EachReason(t *testing.T) {
 		{name: "not_stored: nothing is", fleet: func(r *rig, keys []lmcache.Key) { r.register("a", 0) }, want: []string{"not_stored"}, miss: "not_stored", words: "nothing is stored at all"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var change []func(*Options)
+			change := []func(*Options){func(o *Options) { o.Now = func() time.Time { return time.UnixMicro(day).Add(time.Minute) } }}
 			if c.options != nil {
 				change = append(change, c.options)
 			}
@@ -196,6 +271,9 @@ func TestDiagnose_EachReason(t *testing.T) {
 				tokens = prompt
 			}
 			d := r.diagnose(tokens, c.instance)
+			for _, code := range codesOfReasons(d) {
+				provoked[code] = true
+			}
 			if got := codesOfReasons(d); !slices.Equal(got, c.want) {
 				t.Errorf("%q, want %q: %+v", got, c.want, d.Reasons)
 			}
@@ -210,6 +288,11 @@ func TestDiagnose_EachReason(t *testing.T) {
 				t.Errorf("%s: %q, want %q", headerMiss, got, c.miss)
 			}
 		})
+	}
+	for _, code := range whyCodes {
+		if !provoked[code] {
+			t.Errorf("nothing leads to %s", code)
+		}
 	}
 }
 
@@ -295,5 +378,21 @@ func TestDiagnose_LongPrompt(t *testing.T) {
 	r.admit("a", 0, "L", p.Chain(prompt, 1, true)...)
 	if d := r.diagnose(prompt, ""); d.Holders[0].Prefix != maxFollowed || d.Profiles[0].HitChunks != len(prompt) {
 		t.Errorf("%+v %d", d.Holders, d.Profiles[0].HitChunks)
+	}
+}
+
+// BenchmarkDiagnose is a diagnosis of a miss, in a fleet of a hundred instances at which
+// nothing has been found.
+func BenchmarkDiagnose(b *testing.B) {
+	r := newRig(b, func(o *Options) { o.Finder = finder(b, promptkeys.Auto) })
+	for i := range 100 {
+		r.register(fmt.Sprint("i", i), 0)
+		r.admit(fmt.Sprint("i", i), 0, "L", chain(b, "builtin@int=99", counting(1000*i, 25_600))...)
+	}
+	p := promptkeys.Prompt{Tokens: counting(100_000, 2048)}
+	for b.Loop() {
+		if e := r.s.evidenceOf(r.state.Registry(), p); explain(e)[0].Code != whyNeverFound {
+			b.Fatalf("%+v", explain(e))
+		}
 	}
 }

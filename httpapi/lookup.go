@@ -43,7 +43,7 @@ func (s *Server) lookup(w http.ResponseWriter, r *http.Request) error {
 		found := s.opts.Finder.Find(reg, p)
 		s.metrics.lookup(time.Since(began), found.Hits)
 		if len(found.Hits) == 0 {
-			w.Header().Set(headerMiss, s.misses.code(reg, p, s.opts.Now()))
+			w.Header().Set(headerMiss, s.misses.code(reg, p, found.First, s.opts.Now()))
 		}
 		s.writeHits(w, found.Hits)
 		return nil

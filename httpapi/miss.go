@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"cmp"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -12,8 +13,12 @@ import (
 // headerMiss is one code of a diagnosis, on an answer of /lookup that is empty.
 const headerMiss = "X-Kvctrl-Miss"
 
-// fleetAge is how long a look at the fleet serves the misses that follow it.
-const fleetAge = time.Second
+const (
+	// fleetAge is how long a look at the fleet serves the misses that follow it.
+	fleetAge = time.Second
+	// recently is how long a worker that was given up is a likely reason for a miss.
+	recently = 10 * time.Minute
+)
 
 // misses names the likeliest reason of a miss by what is at hand: it hashes nothing and
 // tries no profile. /diagnose knows more.
@@ -35,11 +40,14 @@ type fleetLook struct {
 //
 // Cost: a third of a microsecond, and once a second that of counting the fleet, for one
 // of the lookups of that moment; for a prompt of one instance that of listing it.
-func (m *misses) code(reg *registry.Registry, p promptkeys.Prompt, now time.Time) string {
+func (m *misses) code(reg *registry.Registry, p promptkeys.Prompt, first registry.Key, now time.Time) string {
 	if len(p.Tokens) < m.finder.SmallestChunk() {
 		return whyShort
 	}
 	look := m.look(reg, p.Instance, now)
+	if look.why != whyNoWorkers && reg.WasEvicted(first) && !reg.Held(first) {
+		return whyEvicted
+	}
 	return cmp.Or(look.why, whyNotStored)
 }
 
@@ -52,16 +60,18 @@ func (m *misses) look(reg *registry.Registry, instance string, now time.Time) *f
 	if old != nil && now.Sub(old.at) < fleetAge || !m.looking.CompareAndSwap(false, true) && old != nil {
 		return old
 	}
-	look := &fleetLook{at: now, why: m.whyAnywhere(reg)}
+	look := &fleetLook{at: now, why: m.whyAnywhere(reg, now)}
 	m.fleet.Store(look)
 	m.looking.Store(false)
 	return look
 }
 
 // whyAnywhere is what is wrong with the fleet, the likeliest reason first.
-func (m *misses) whyAnywhere(reg *registry.Registry) string {
+func (m *misses) whyAnywhere(reg *registry.Registry, now time.Time) string {
 	t := reg.Totals()
 	switch {
+	case expired(reg, now):
+		return whyExpired
 	case t.Workers == 0:
 		return whyNoWorkers
 	case t.SyncingWorkers+t.WantedWorkers-t.UnrepairedWorkers > 0:
@@ -74,6 +84,19 @@ func (m *misses) whyAnywhere(reg *registry.Registry) string {
 		return whyNeverFound
 	}
 	return ""
+}
+
+// expired reports whether a worker that held something was given up lately, and is not
+// back.
+func expired(reg *registry.Registry, now time.Time) bool {
+	since := registry.Micros(now.Add(-recently).UnixMicro())
+	return slices.ContainsFunc(reg.Departed(), func(d registry.Departed) bool {
+		if d.Why != registry.DepartedExpired || d.Keys == 0 || d.At < since {
+			return false
+		}
+		_, back := reg.Worker(d.WorkerRef)
+		return !back
+	})
 }
 
 // unproven reports whether nothing has ever been found by this replica.

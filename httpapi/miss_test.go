@@ -63,14 +63,14 @@ func BenchmarkMiss(b *testing.B) {
 	b.Run("code", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if r.s.misses.code(reg, p, r.s.opts.Now()) == "" {
+			if r.s.misses.code(reg, p, found.First, r.s.opts.Now()) == "" {
 				b.Fatal("no reason")
 			}
 		}
 	})
 	b.Run("look", func(b *testing.B) {
 		for b.Loop() {
-			if r.s.misses.whyAnywhere(reg) != "" {
+			if r.s.misses.whyAnywhere(reg, r.s.opts.Now()) != "" {
 				b.Fatal("a reason")
 			}
 		}

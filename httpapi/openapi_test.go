@@ -129,3 +129,14 @@ func TestRoutes_Elsewhere(t *testing.T) {
 		}
 	}
 }
+
+// TestOpenAPI_Why: the document lists the codes that there are.
+func TestOpenAPI_Why(t *testing.T) {
+	var schemas struct{ Why struct{ Enum []string } }
+	if err := json.Unmarshal(answerSchemas, &schemas); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(schemas.Why.Enum, whyCodes) {
+		t.Errorf("%q\nwant %q", schemas.Why.Enum, whyCodes)
+	}
+}

@@ -147,9 +147,15 @@ func (s *Server) freshnessOf(q *query) (read cluster.Read, wait time.Duration) {
 // fresh waits for the freshness that the request's query asks for, and puts what was
 // reached into the headers. It comes before the state is asked.
 func (s *Server) fresh(w http.ResponseWriter, r *http.Request, q *query) error {
+	_, err := s.freshAs(w, r, q)
+	return err
+}
+
+// freshAs is fresh, and says what was reached.
+func (s *Server) freshAs(w http.ResponseWriter, r *http.Request, q *query) (cluster.Freshness, error) {
 	read, wait := s.freshnessOf(q)
 	if err := q.err(); err != nil {
-		return err
+		return cluster.Freshness{}, err
 	}
 	ctx := r.Context()
 	if read != (cluster.Read{}) {
@@ -162,10 +168,10 @@ func (s *Server) fresh(w http.ResponseWriter, r *http.Request, q *query) error {
 		if r.Context().Err() == nil && errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, cluster.ErrStale) {
 			err = fmt.Errorf("%w: %w", cluster.ErrStale, err)
 		}
-		return err
+		return cluster.Freshness{}, err
 	}
 	setFreshness(w.Header(), got)
-	return nil
+	return got, nil
 }
 
 // The headers that every answer has.
