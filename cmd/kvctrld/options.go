@@ -40,7 +40,7 @@ var serveOptions = []option{
 	{"chunk-sizes", []string{}, "", "further chunk sizes that auto tries, comma separated; each makes a miss dearer by a third or more"},
 	{"hash-seeds", []string{}, "", "further PYTHONHASHSEED texts that auto tries, comma separated, after that of kvctrld's own environment"},
 
-	{"full-sync-completion-threshold", 0.8, "full_sync_completion_threshold", "LMCache's setting; accepted, without effect: a worker is done syncing when its own data is complete"},
+	{"full-sync-completion-threshold", 0.8, "full_sync_completion_threshold", "a worker in a full sync may store again when its data is in; else, after 30s, when this share of those that sync with it are done"},
 	{"full-sync-timeout", 300 * time.Second, "full_sync_timeout_s", "a full sync that takes longer is given up"},
 	{"max-syncs", 4, "", "workers asked to full-sync at the same time"},
 	{"worker-deadline", 30 * time.Second, "", "longest wait for a worker's answer to a command"},

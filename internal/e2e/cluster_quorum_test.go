@@ -20,7 +20,7 @@ func TestCluster_LostQuorum(t *testing.T) {
 	c := StartCluster(t, 3, ClusterOptions{Args: clusterArgs})
 	last := c.Followers()[0]
 	at := newClient(t, last)
-	w := startWorker(t, last, simworker.Options{Instance: "kept"})
+	w := startWorker(t, last, simworker.Options{Instance: "kept", HeartbeatEvery: 200 * time.Millisecond})
 	prompt := make([]int64, 2*crashChunk)
 	w.Store(prompt)
 	found := func() error {
@@ -100,6 +100,9 @@ func TestCluster_LostQuorum(t *testing.T) {
 			}
 			return err
 		})
+	}
+	if st := w.Stats(); st.Syncs > 0 || st.Heartbeats == 0 {
+		t.Errorf("the worker was asked for %d full syncs with %d heartbeats, want none: it lost nothing", st.Syncs, st.Heartbeats)
 	}
 	reached := map[string]int{}
 	for id, n := range countDeliveries([]*simworker.Worker{w}) {

@@ -34,7 +34,7 @@ func BenchmarkFailover_Terminate(b *testing.B) {
 // other two have a leader. p50 and worst are the targets.
 func failover(b *testing.B, p50, worst time.Duration, end func(*Replica)) {
 	c := StartCluster(b, 3, ClusterOptions{Args: []string{"--chunk-size", "16", "--hash", "builtin@0"}})
-	startWorker(b, c.replicas[0], simworker.Options{Instance: "target"})
+	target := startWorker(b, c.replicas[0], simworker.Options{Instance: "target", HeartbeatEvery: 200 * time.Millisecond})
 	var pauses []time.Duration
 	for n := range failovers {
 		leader := c.Await()
@@ -60,6 +60,9 @@ func failover(b *testing.B, p50, worst time.Duration, end func(*Replica)) {
 		pauses = append(pauses, pause)
 		fmt.Printf("%s %2d: leader %d of 3, mutations through %d: %s\n", b.Name(), n+1, c.number(leader)+1, c.number(survivor)+1, pause.Round(100*time.Microsecond))
 		leader.Restart()
+	}
+	if st := target.Stats(); st.Syncs > 0 || st.Heartbeats == 0 {
+		b.Errorf("the worker was asked for %d full syncs with %d heartbeats, want none: it lost nothing", st.Syncs, st.Heartbeats)
 	}
 	slices.Sort(pauses)
 	got50, gotWorst := part(pauses, 0.5), part(pauses, 1)

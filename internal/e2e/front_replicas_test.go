@@ -197,9 +197,16 @@ func TestFront_ThreeReplicas(t *testing.T) {
 		c.Converge()
 	}
 	heartbeats, syncs := fleet.stop()
-	t.Logf("the fleet had %d heartbeats answered and %d full syncs asked", heartbeats, syncs)
+	gaps, err := newClient(t, c.Leader()).metric("kvctrl_registry_sequence_gaps_total")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the fleet had %d heartbeats answered and %d full syncs asked, for %v gaps", heartbeats, syncs, gaps)
 	if heartbeats == 0 {
 		t.Error("no heartbeat was answered")
+	}
+	if float64(syncs) > gaps {
+		t.Errorf("%d full syncs were asked for, and there are %v gaps: a death alone is no reason", syncs, gaps)
 	}
 }
 
