@@ -5,7 +5,7 @@
 // lmcache.AutoCandidates gives for the known seeds, at each of the chunk sizes. Those that
 // have hit are in use. A lookup asks for the prompt's first chunk under each profile in use
 // and follows all that hit, so that engines of different profiles in one fleet are found
-// side by side; only when none hits, and at every 16th lookup all the same, the remaining
+// side by side; only when none hits, and in one lookup of sixteen all the same, the remaining
 // candidates are tried. A fixed profile never tries another. See DESIGN.md for the cost.
 //
 //	f, err := promptkeys.New(promptkeys.Options{Profile: "auto", Seeds: seeds, ChunkSizes: []int{256}})

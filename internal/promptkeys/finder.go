@@ -21,10 +21,10 @@ const (
 	// maxInUse bounds the profiles in use, and those that one lookup follows. A fleet has
 	// one, or two while it is being changed over; each costs every lookup a first chunk.
 	maxInUse = 8
-	// probeEvery is how many lookups that hit under auto pass before one of them tries the
+	// probeShift: of 2 to the power of so many lookups that hit under auto, one tries the
 	// other candidates too: else an engine whose prompts another profile finds as well
 	// would never be found. Spread over all, that is a sixteenth of a miss.
-	probeEvery = 16
+	probeShift = 4
 	// maxChunkSizes bounds the sizes that are tried: each costs a miss all profiles.
 	maxChunkSizes = 8
 	// maxChunkSize is beyond any engine's.
@@ -182,7 +182,7 @@ type Result struct {
 //
 // Cost: with one profile in use, one hash of each chunk up to the first that nobody holds;
 // each further one in use adds a first chunk. Under Auto, a prompt of at least a chunk that
-// hits under none of them, and every 16th that does, adds the first chunk under every
+// hits under none of them, and one of sixteen that do, adds the first chunk under every
 // candidate.
 func (f *Finder) Find(reg *registry.Registry, p Prompt) Result {
 	var r Result
@@ -226,5 +226,10 @@ func (f *Finder) Find(reg *registry.Registry, p Prompt) Result {
 	return r
 }
 
-// probeDue says of every so many lookups that have hit that it is their turn.
-func (f *Finder) probeDue() bool { return f.hits.Add(1)%probeEvery == 0 }
+// probeDue says of one in so many lookups that have hit that it is its turn. It scatters
+// them: prompts that come in turns must not meet every 16th always or never.
+func (f *Finder) probeDue() bool {
+	n := f.hits.Add(1) * 0x9e3779b97f4a7c15 // Fibonacci hashing, mixed once more
+	n = (n ^ n>>32) * 0xd6e8feb86659fd93
+	return n>>(64-probeShift) == 0
+}

@@ -119,13 +119,33 @@ func TestFind_SharedPromptsAreProbedNowAndThen(t *testing.T) {
 	reg.store("b", "xxhash@seed=0", 256, tokens, 2)
 	looks := 1
 	for len(f.Find(reg.Registry, Prompt{Tokens: tokens}).Hits) < 2 {
-		if looks++; looks > probeEvery {
+		if looks++; looks > 100 {
 			t.Fatalf("b is not found by %d lookups", looks)
 		}
 	}
 	r := f.Find(reg.Registry, Prompt{Tokens: tokens})
 	if len(r.Hits) != 2 || r.Hits[0].Instance != "b" || r.Hits[1].Instance != "a" {
 		t.Errorf("found %+v", r.Hits)
+	}
+}
+
+// TestFind_ProbesAreScattered: a sixteenth of all lookups, and of those of each prompt,
+// however many come in turns.
+func TestFind_ProbesAreScattered(t *testing.T) {
+	const lookups = 1 << 16
+	for _, turns := range []int{1, 2, 3, 8, 13, 16, 21, 32, 48, 64} {
+		f := newFinder(t, Options{})
+		due := make([]int, turns)
+		for i := range lookups {
+			if f.probeDue() {
+				due[i%turns]++
+			}
+		}
+		for prompt, n := range due {
+			if want := lookups >> probeShift / turns; n < want/2 || n > 2*want {
+				t.Errorf("%d prompts by turns: of prompt %d every other profile is tried %d times, want about %d", turns, prompt, n, want)
+			}
+		}
 	}
 }
 
@@ -165,19 +185,19 @@ func TestFind_FixedNeverTriesAnother(t *testing.T) {
 	reg, f := newFleet(t), newFinder(t, Options{Profile: "builtin@0"})
 	tokens := prompt(1, 512)
 	reg.store("a", "builtin@seed=0", 256, tokens, 0)
-	for range 3 * probeEvery {
+	for range 100 {
 		if r := f.Find(reg.Registry, Prompt{Tokens: tokens}); len(r.Hits) > 0 {
 			t.Fatalf("found %+v", r.Hits)
 		}
 	}
 	reg.store("b", "builtin@0", 256, tokens, 1)
-	for range 3 * probeEvery {
+	for range 100 {
 		if r := f.Find(reg.Registry, Prompt{Tokens: tokens}); len(r.Hits) != 1 || r.Hits[0].Instance != "b" {
 			t.Fatalf("found %+v", r.Hits)
 		}
 	}
 	s := f.Stats(reg.Registry)
-	if s.Auto || s.Candidates != 1 || s.ProbesHit+s.ProbesMiss != 0 || len(s.Profiles) != 1 || s.Profiles[0].Hits != 3*probeEvery || !s.Profiles[0].InUse {
+	if s.Auto || s.Candidates != 1 || s.ProbesHit+s.ProbesMiss != 0 || len(s.Profiles) != 1 || s.Profiles[0].Hits != 100 || !s.Profiles[0].InUse {
 		t.Errorf("%+v", s)
 	}
 }
