@@ -181,6 +181,44 @@ func TestFind_SuspectsComeLast(t *testing.T) {
 	}
 }
 
+// TestFind_LossyComeAfterSound over profiles too, however long.
+func TestFind_LossyComeAfterSound(t *testing.T) {
+	reg, f := newFleet(t), newFinder(t, Options{})
+	tokens := prompt(1, 512)
+	reg.store("sound", "builtin@seed=0", 256, tokens, 1)
+	reg.store("lossy", "builtin@0", 256, tokens, 2)
+	reg.lose("lossy")
+	hits := f.Find(reg.Registry, Prompt{Tokens: tokens}).Hits
+	if len(hits) != 2 || hits[0].Instance != "sound" || hits[0].Lossy || hits[1].Tokens != 512 || !hits[1].Lossy {
+		t.Errorf("found %+v", hits)
+	}
+}
+
+func TestMerger_OneInstance(t *testing.T) {
+	a, b := &candidate{size: 256}, &candidate{size: 128}
+	one := func(chunks int, lossy bool) []registry.Hit {
+		return []registry.Hit{{Instance: "a", Chunks: chunks, Lossy: lossy}}
+	}
+	for _, c := range []struct {
+		under, alsoUnder []registry.Hit // of chunks twice and once as large
+		tokens           int
+		lossy            bool
+	}{
+		{one(1, false), one(1, false), 256, false},
+		{one(1, false), one(3, true), 384, true},
+		{one(1, true), one(2, false), 256, false},
+		{one(1, false), one(2, true), 256, false},
+		{one(2, true), one(3, false), 512, true},
+	} {
+		var m merger
+		m.add(a, c.under)
+		m.add(b, c.alsoUnder)
+		if hits := m.hits(newFleet(t).Registry, 1000); len(hits) != 1 || hits[0].Tokens != c.tokens || hits[0].Lossy != c.lossy {
+			t.Errorf("%+v and %+v give %+v, want %d tokens, lossy %t", c.under, c.alsoUnder, hits, c.tokens, c.lossy)
+		}
+	}
+}
+
 func TestFind_FixedNeverTriesAnother(t *testing.T) {
 	reg, f := newFleet(t), newFinder(t, Options{Profile: "builtin@0"})
 	tokens := prompt(1, 512)

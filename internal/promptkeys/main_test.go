@@ -57,6 +57,18 @@ func (f fleet) apply(instance, profile string, size int, tokens []int64, chunks 
 	}
 }
 
+// lose lets an engine's events have a gap.
+func (f fleet) lose(instance string) {
+	f.t.Helper()
+	ref := registry.WorkerRef{Instance: instance}
+	for _, seq := range []int64{1, 7} {
+		f.ApplyOps(registry.Ops{Stream: registry.StreamRef{WorkerRef: ref, Location: "L"}, At: at, First: seq, Numbered: true, Keys: []registry.Key{registry.Key(seq)}})
+	}
+	if w, ok := f.Worker(ref); !ok || !w.Locations[0].Lossy {
+		f.t.Fatalf("%s has not lost anything: %+v", instance, w)
+	}
+}
+
 func newFinder(t testing.TB, o Options) *Finder {
 	t.Helper()
 	if o.Now == nil {

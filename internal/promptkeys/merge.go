@@ -26,7 +26,8 @@ func (m *merger) add(c *candidate, hits []registry.Hit) {
 func (m *merger) any() bool { return len(m.found) > 0 }
 
 // hits names each instance once. One that holds the prompt under several profiles (it was
-// restarted with another seed over a disk that kept the old keys) counts with the longest.
+// restarted with another seed over a disk that kept the old keys) counts with the longest,
+// of even ones with the sound one.
 func (m *merger) hits(reg *registry.Registry, tokens int) []Hit {
 	if len(m.found) == 1 {
 		return m.found[0].inTokens(tokens)
@@ -39,7 +40,7 @@ func (m *merger) hits(reg *registry.Registry, tokens int) []Hit {
 			case !again:
 				at[h.Instance] = len(all)
 				all = append(all, h)
-			case h.Tokens > all[i].Tokens:
+			case cmp.Or(cmp.Compare(h.Tokens, all[i].Tokens), falseFirst(all[i].Lossy, h.Lossy)) > 0:
 				all[i] = h
 			}
 		}
@@ -48,6 +49,7 @@ func (m *merger) hits(reg *registry.Registry, tokens int) []Hit {
 	slices.SortStableFunc(all, func(a, b Hit) int {
 		return cmp.Or(
 			falseFirst(a.Suspect, b.Suspect),
+			falseFirst(a.Lossy, b.Lossy),
 			cmp.Compare(b.Tokens, a.Tokens),
 			cmp.Compare(reg.Order(a.Instance), reg.Order(b.Instance)),
 		)
