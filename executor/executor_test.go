@@ -141,6 +141,29 @@ func TestDo_Outcomes(t *testing.T) {
 	}
 }
 
+// Every worker's part is in the event, in its own words; the command's deadline is its own.
+func TestDo_PartsOfWorkers(t *testing.T) {
+	w := newWorld(t, Options{Deadline: time.Minute})
+	w.fleet("i", say(5), sayMessage(&lmcache.ErrorMsg{Error: "Worker error: 'cachegen'"}), silence)
+	c := Command{Kind: registry.CommandCompress, Source: registry.Target{Instance: "i", Location: "L"}, Method: "cachegen", Tokens: prompt(4), Deadline: 100 * time.Millisecond}
+	ev, err := w.exec.Do(within(t, wait), c)
+	if !isA[*CommandError](err) || ev.State != registry.EventPartial {
+		t.Fatalf("%+v, %v", ev, err)
+	}
+	part := func(rank int64, state registry.EventState, tokens int64, text string) registry.WorkerOutcome {
+		return registry.WorkerOutcome{WorkerRef: registry.WorkerRef{Instance: "i", Worker: rank}, State: state, NumTokens: tokens, Error: text}
+	}
+	want := []registry.WorkerOutcome{
+		part(0, registry.EventDone, 5, ""),
+		part(1, registry.EventFailed, 0, "answered: Worker error: 'cachegen'"),
+		part(2, registry.EventTimedOut, 0, "did not answer within 100ms; it may still do it"),
+	}
+	logged, _ := w.log.fsm.Registry().Event(ev.ID)
+	if diff := cmp.Diff(want, logged.Workers); diff != "" {
+		t.Errorf("parts (-want +got):\n%s", diff)
+	}
+}
+
 // A worker that is not there gets nothing, neither now nor when it appears.
 func TestDo_UnreachableWorkerIsNeverSentTo(t *testing.T) {
 	w := newWorld(t, Options{Deadline: 200 * time.Millisecond})

@@ -55,7 +55,7 @@ func TestVerbs_OfACluster(t *testing.T) {
 	var peers simworker.Peers
 	prompt := make([]int64, 2*crashChunk)
 	from := startWorker(t, leader, simworker.Options{Instance: "from", Peers: &peers})
-	startWorker(t, followers[0], simworker.Options{Instance: "to", Peers: &peers})
+	to := startWorker(t, followers[0], simworker.Options{Instance: "to", Peers: &peers})
 	startWorker(t, followers[1], simworker.Options{Instance: "broken", Script: map[string]simworker.Scripted{
 		"*": {Message: &lmcache.ErrorMsg{Error: "Worker error: the disk is on fire"}},
 	}})
@@ -96,6 +96,25 @@ func TestVerbs_OfACluster(t *testing.T) {
 		t.Errorf("events that are done: %d\n%s%s", code, out, errs)
 	}
 	wantVerb(t, addrs, 0, []string{"from", "to", "broken", "alive"}, "instances")
+	if *long { // what the destination says is lost: half a minute later it is called unconfirmed
+		from.Store(prompt)
+		Eventually(t, readyLimit, "the prompt is known again", func() error {
+			hits, err := at.lookup(prompt)
+			if err == nil && hits["from"] != len(prompt) {
+				err = fmt.Errorf("a lookup answers %v", hits)
+			}
+			return err
+		})
+		to.LoseNext(1)
+		wantVerb(t, addrs, 0, []string{"moved 32 tokens"}, verb("move", "from", "to", "--event-id", "lost")...)
+		wantVerb(t, leader.URL(""), 0, []string{"instance to has not reported the chunks yet"}, "events", "lost")
+		Eventually(t, 45*time.Second, "the move is unconfirmed", func() error {
+			if _, out, _ := runVerb(t, addrs, "events", "lost"); !strings.Contains(out, `instance "to" has not reported the moved chunks within 30s: rank 0 does not hold`) {
+				return errors.New(out)
+			}
+			return nil
+		})
+	}
 	wantVerb(t, addrs, 1, []string{"no event", "nothing"}, "events", "nothing")
 
 	lost, err := c.Status(followers[0])
