@@ -3,6 +3,7 @@ package ingest
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/kvctrl/kvctrl/fsm"
@@ -163,6 +164,12 @@ func (n *naive) register(r registry.Registration) {
 			n.instances = append(n.instances, &naiveInstance{id: r.Instance})
 		}
 		n.instances[at].workers = append(n.instances[at].workers, w)
+	}
+	if known && !r.ByHeartbeat && !w.adopted && len(w.streams) == 0 && r.At <= w.registered+30*second &&
+		w.ip == r.IP && w.port == r.Port && reflect.DeepEqual(w.peer, r.PeerInitURL) {
+		w.heard = max(w.heard, r.At)
+		n.count["registered twice"]++
+		return
 	}
 	w.ip, w.port = r.IP, r.Port
 	if r.PeerInitURL != nil || !known || !r.ByHeartbeat { // a heartbeat without one is no news

@@ -68,6 +68,19 @@ func (w *worker) begin(at Micros) {
 // clocks of two replicas may be apart.
 func (w *worker) after(at Micros) bool { return at+lateGrace < w.registered }
 
+// registrationPatience is how long a worker waits for the answer to its registration
+// (LMCache's own 30 s): what comes again, comes again within that.
+const registrationPatience = 30 * second
+
+// repeats reports whether a registration is the known one once more: from the same
+// address, soon after it, and its worker has said nothing in between. Should it be
+// another process after all, there is nothing of the first one to drop.
+func (w *worker) repeats(g Registration) bool {
+	url := w.peer.Load()
+	return !g.ByHeartbeat && !w.adopted && len(w.streams) == 0 && g.At-w.registered <= registrationPatience &&
+		w.ip == g.IP && w.port == g.Port && (url == nil) == (g.PeerInitURL == nil) && (url == nil || *url == *g.PeerInitURL)
+}
+
 // hear notes signs of life; heartbeat is 0 when none of them was one.
 func (w *worker) hear(any, heartbeat Micros) {
 	if heartbeat > 0 {

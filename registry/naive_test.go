@@ -85,6 +85,9 @@ func (n *naive) register(ref WorkerRef, peer string, byHeartbeat bool, at Micros
 		}
 		n.instances[at].workers = append(n.instances[at].workers, w)
 	}
+	if known && !byHeartbeat && !w.adopted && len(w.streams) == 0 && at <= w.registered+30*second && w.peer == peer {
+		return // said twice
+	}
 	if peer != "" || !known || !byHeartbeat { // a heartbeat without one is no news
 		w.peer = peer
 	}

@@ -79,7 +79,7 @@ func (r *Registry) nextNumber() uint64 {
 // held, its streams and syncs are gone, in O(1) for any number of keys. By
 // heartbeat the process goes on: an unknown worker owes a full sync, a known one
 // loses nothing. A registration that is older than the known one, late from another
-// replica, changes nothing.
+// replica, changes nothing. One that repeats the known one is a sign of life.
 func (r *Registry) Register(g Registration) RegisterResult {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,6 +92,9 @@ func (r *Registry) Register(g Registration) RegisterResult {
 		}
 		w = r.addWorker(g.WorkerRef)
 	} else if w.after(g.At) {
+		return RegisterResult{Known: true}
+	} else if w.repeats(g) {
+		w.hear(g.At, 0)
 		return RegisterResult{Known: true}
 	}
 	w.ip, w.port = g.IP, g.Port
