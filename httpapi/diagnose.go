@@ -33,6 +33,7 @@ type instanceRow struct {
 	Location string `json:"location"`
 	Tokens   int    `json:"tokens"`
 	Suspect  bool   `json:"suspect"`
+	Lossy    bool   `json:"lossy"`
 }
 
 // holderRow is a worker's location that holds some of the prompt's chunks.
@@ -73,7 +74,7 @@ func diagnosisOf(e *evidence) diagnosis {
 		row := profileRow{Profile: p.name, ChunkSize: p.chunkSize, FullChunks: p.fullChunks, Tried: p.tried, InUse: p.inUse, Instances: []instanceRow{}}
 		for _, h := range p.hits {
 			row.HitChunks = max(row.HitChunks, h.Chunks)
-			row.Instances = append(row.Instances, instanceRow{h.Instance, h.Location, p.tokensHeld(h.Chunks, e.tokens), h.Suspect})
+			row.Instances = append(row.Instances, instanceRow{h.Instance, h.Location, p.tokensHeld(h.Chunks, e.tokens), h.Suspect, h.Lossy})
 		}
 		d.Profiles = append(d.Profiles, row)
 		for _, st := range p.streams {

@@ -106,6 +106,8 @@ func (x *explainer) found() bool {
 			hit.Instance, hit.Chunks+1, best.fullChunks, held, min(held+best.chunkSize, x.e.tokens)-1)
 		x.incomplete()
 		x.mismatch(held)
+	}
+	if hit.Lossy || hit.Chunks < best.fullChunks {
 		x.unsettled(hit.Instance)
 	}
 	if len(hitting) > 1 {

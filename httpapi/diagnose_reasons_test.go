@@ -70,6 +70,11 @@ func TestExplain(t *testing.T) {
 		{"a longer hit that is suspect", func(e *evidence) {
 			e.profiles[0].hits = append(hitAt(1), registry.Hit{Instance: "b", Location: "L", Chunks: 3, Suspect: true})
 		}, []string{"hit", "worker_suspect"}, []string{`instance "b" holds the first 600`}},
+		{"held by a lossy stream", func(e *evidence) {
+			e.profiles[0].hits = hitAt(3)
+			e.profiles[0].hits[0].Lossy = true
+			e.workers[0].Locations[0].Lossy = true
+		}, []string{"hit", "stream_lossy"}, []string{`"a"/0 LocalCPUBackend (0 gaps)`}},
 		{"under two profiles", func(e *evidence) {
 			e.profiles[0].hits = hitAt(3)
 			e.profiles = append(e.profiles, other(256, 3))

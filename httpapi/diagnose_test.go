@@ -120,6 +120,14 @@ func TestDiagnose_EachReason(t *testing.T) {
 			r.state.Registry().Lease(registry.Lease{At: day, Heard: []registry.Heard{{WorkerRef: registry.WorkerRef{Instance: "a"}, Any: day, Heartbeat: day}}})
 			r.state.Registry().Lease(registry.Lease{At: day + 2*60_000_000})
 		}, want: []string{"hit", "worker_suspect"}, words: "silent"},
+		{name: "stream_lossy: a hit", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			disk := registry.Ops{Stream: registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: "a"}, Location: "LocalDiskBackend"}, Numbered: true, At: day}
+			for i, k := range keys {
+				disk.First, disk.Keys = int64(2*i), []registry.Key{registry.Key(k)}
+				r.state.Registry().ApplyOps(disk)
+			}
+		}, want: []string{"hit", "stream_lossy"}, words: `"a"/0 LocalDiskBackend (2 gaps)`},
 		{name: "mixed_profiles", options: auto(256), fleet: func(r *rig, keys []lmcache.Key) {
 			r.register("a", 0)
 			r.admit("a", 0, cpu, keys...)
@@ -308,7 +316,7 @@ func TestDiagnose_Answer(t *testing.T) {
 	r.admit("b", 0, "LocalCPUBackend", keys[0])
 	want(t, r.post("/diagnose", lookupBody(prompt, "")), 200, `{"tokens":600,"profiles":[`+
 		`{"profile":"builtin@0","chunk_size":256,"full_chunks":2,"hit_chunks":3,"tried":true,"in_use":true,"instances":[`+
-		`{"instance_id":"a","location":"LocalDiskBackend","tokens":600,"suspect":false},{"instance_id":"b","location":"LocalCPUBackend","tokens":256,"suspect":false}]}],`+
+		`{"instance_id":"a","location":"LocalDiskBackend","tokens":600,"suspect":false,"lossy":false},{"instance_id":"b","location":"LocalCPUBackend","tokens":256,"suspect":false,"lossy":false}]}],`+
 		`"holders":[{"instance_id":"a","worker_id":0,"location":"LocalDiskBackend","profile":"builtin@0","chunk_size":256,"chunks":3,"prefix_chunks":3,"first_chunk":0},`+
 		`{"instance_id":"a","worker_id":0,"location":"LocalCPUBackend","profile":"builtin@0","chunk_size":256,"chunks":1,"prefix_chunks":1,"first_chunk":0},`+
 		`{"instance_id":"b","worker_id":0,"location":"LocalCPUBackend","profile":"builtin@0","chunk_size":256,"chunks":1,"prefix_chunks":1,"first_chunk":0}],`+
