@@ -37,7 +37,7 @@ var serveOptions = []option{
 
 	{"hash", "auto", "", "chunk-hash profile of lookups: a name such as builtin@0 or sha256_cbor@seed=0, or auto"},
 	{"chunk-size", 256, "", "tokens in a chunk"},
-	{"chunk-sizes", []string{}, "", "further chunk sizes that auto tries, comma separated; each makes a miss dearer by a third or more"},
+	{"chunk-sizes", []string{}, "", "further chunk sizes that auto tries, comma separated; each makes a miss dearer, the larger the more"},
 	{"hash-seeds", []string{}, "", "further PYTHONHASHSEED texts that auto tries, comma separated, after that of kvctrld's own environment"},
 
 	{"full-sync-completion-threshold", 0.8, "full_sync_completion_threshold", "a worker in a full sync may store again when its data is in; else, after 30s, when this share of those that sync with it are done"},
