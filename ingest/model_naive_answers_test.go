@@ -114,15 +114,15 @@ func (n *naive) p2p(asker registry.WorkerRef, keys []registry.Key) (best registr
 				if i.id == asker.Instance || w.peer == nil || *w.peer == "" || chunks == 0 || w.suspect {
 					continue
 				}
-				mine := []int{0, chunks, 0, 0}
-				if !s.lossy {
+				mine := []int{0, 0, 0, chunks}
+				if w.ref.Worker == asker.Worker {
 					mine[0] = 1
 				}
-				if w.ref.Worker == asker.Worker {
-					mine[2] = 1
-				}
 				if s.location == registry.CPULocation {
-					mine[3] = 1
+					mine[1] = 1
+				}
+				if !s.lossy {
+					mine[2] = 1
 				}
 				if slices.Compare(mine, score) > 0 {
 					best, score, found = registry.P2PHit{Instance: i.id, Location: s.location, Chunks: chunks, PeerInitURL: *w.peer}, mine, true

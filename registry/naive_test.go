@@ -366,15 +366,15 @@ func (n *naive) p2p(asker WorkerRef, keys []Key) (best P2PHit, found bool) {
 				if i.id == asker.Instance || w.peer == "" || hit.Chunks == 0 {
 					continue
 				}
-				mine := []int{1, hit.Chunks, 0, 0}
-				if s.lossy {
-					mine[0] = 0
-				}
+				mine := []int{0, 0, 0, hit.Chunks}
 				if w.ref.Worker == asker.Worker {
-					mine[2] = 1
+					mine[0] = 1
 				}
 				if s.location == CPULocation {
-					mine[3] = 1
+					mine[1] = 1
+				}
+				if !s.lossy {
+					mine[2] = 1
 				}
 				if slices.Compare(mine, score) > 0 {
 					best, score, found = hit, mine, true

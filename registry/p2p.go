@@ -25,10 +25,11 @@ type peerRun struct {
 // location of one worker of another instance, with a peer address. False when there
 // is none.
 //
-// A suspect worker is never named: its peer would wait for it. A stream that has lost
-// events is named when no sound one holds the first chunk. Of equally long runs the
-// asker's own rank is best (another rank's chunks are of another shape), then the CPU
-// cache (peers serve from nothing else), then the one registered first.
+// A suspect worker is never named: its peer would wait for it. What is of use to the
+// asker comes first: its own rank (another rank's chunks are of other heads, unless the
+// model stores on rank 0 alone), then the CPU cache (peers serve from nothing else), then
+// streams that have lost no events. Of these the longest run, then the one registered
+// first.
 //
 // Concurrency: any goroutine, no lock. Cost: no allocation but for growing the
 // pooled scratch.
@@ -111,10 +112,10 @@ func (s *peerSearch) better(i, j int, rank int64) bool {
 	a, b := &s.runs[i], &s.runs[j]
 	aw, bw := a.stream.worker, b.stream.worker
 	return cmp.Or(
-		falseFirst(a.lossy, b.lossy),
-		cmp.Compare(b.chunks, a.chunks),
 		falseFirst(aw.ref.Worker != rank, bw.ref.Worker != rank),
 		falseFirst(a.stream.location != CPULocation, b.stream.location != CPULocation),
+		falseFirst(a.lossy, b.lossy),
+		cmp.Compare(b.chunks, a.chunks),
 		cmp.Compare(aw.instance.number, bw.instance.number),
 		cmp.Compare(aw.number, bw.number),
 		cmp.Compare(a.stream.number, b.stream.number),
