@@ -190,6 +190,7 @@ func (r *rankRun) vouch(st *stream, step int) {
 func (s *Search) Hits() []Hit {
 	type ranked struct {
 		Hit
+		class  int // 0 is best
 		number uint64
 	}
 	for i := range s.ranks {
@@ -204,18 +205,24 @@ func (s *Search) Hits() []Hit {
 		if c.steps == 0 {
 			continue
 		}
-		found = append(found, ranked{number: c.instance.number, Hit: Hit{
+		hit := ranked{number: c.instance.number, Hit: Hit{
 			Instance: c.instance.id,
 			Location: s.location(c),
 			Chunks:   s.ends[c.steps-1],
 			Suspect:  slices.ContainsFunc(c.storing, func(w *worker) bool { return w.suspect.Load() }),
 			Lossy:    c.lossy,
-		}})
+		}}
+		if hit.Suspect {
+			hit.class = 2
+		}
+		if hit.Lossy {
+			hit.class++
+		}
+		found = append(found, hit)
 	}
 	slices.SortFunc(found, func(a, b ranked) int {
 		return cmp.Or(
-			falseFirst(a.Suspect, b.Suspect),
-			falseFirst(a.Lossy, b.Lossy),
+			cmp.Compare(a.class, b.class),
 			cmp.Compare(b.Chunks, a.Chunks),
 			cmp.Compare(a.number, b.number),
 		)
