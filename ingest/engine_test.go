@@ -243,7 +243,7 @@ func (c *turned) turn(by time.Duration) { c.ahead.Add(int64(by)) }
 // lease lets the leader say its word at the clock's time.
 func (r *rig) lease(t testing.TB, clock *turned) {
 	t.Helper()
-	o := LeaseOptions{Log: r.log, State: r.log, Heard: r.s.TakeHeard, PutBack: r.s.PutBackHeard}
+	o := LeaseOptions{Log: r.s.opts.Log, State: r.log, Heard: r.s.TakeHeard, PutBack: r.s.PutBackHeard}
 	now := micros(clock.now())
 	if err := o.once(t.Context(), now, now); err != nil {
 		t.Fatal(err)

@@ -178,6 +178,50 @@ func TestSlots_ANewLeaderWaits(t *testing.T) {
 	}
 }
 
+// TestSlots_PausesOutliveTheLeader: how often a worker's syncs were given up is in the log,
+// so the next leader makes the same pause.
+func TestSlots_PausesOutliveTheLeader(t *testing.T) {
+	now := time.Unix(1000, 0)
+	c := newReplicas(t, 1, always)
+	c.serve(func(_ int, o *Options) { o.Now = func() time.Time { return now } })
+	c.elect(0)
+	c.owing("a", "b")
+	stream := registry.StreamRef{WorkerRef: ref("a"), Location: registry.CPULocation}
+	say := func(entry []byte) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.commit(entry)
+	}
+	for i := range 3 { // three syncs that nobody ends
+		b := fsm.NewBatch(session())
+		b.SyncStart(registry.SyncStart{Stream: stream, SyncID: fmt.Sprint(i), BatchCount: 1, At: micros(now)})
+		say(b.Encode(1, micros(now)))
+		now = now.Add(registrySyncTimeout + time.Second)
+		say(fsm.EncodeLease(registry.Lease{At: micros(now)}))
+	}
+	failed := now
+	for _, leader := range []int{1, 2} {
+		c.elect(leader)
+		s := c.nodes[leader].server
+		s.grant(ref("a")) // it sees its term
+		now = now.Add(termHold)
+		if a := s.grant(ref("a")); a.Granted || a.Full {
+			t.Errorf("leader %d after %v: %+v, want a pause for this worker alone", leader, now.Sub(failed), a)
+		}
+	}
+	if a := c.nodes[2].server.grant(ref("b")); !a.Granted {
+		t.Errorf("the other worker waits too: %+v", a)
+	}
+	now = failed.Add(pauseAfter(3) - time.Millisecond)
+	if a := c.nodes[2].server.grant(ref("a")); a.Granted {
+		t.Errorf("before the pause of %v is over: %+v", pauseAfter(3), a)
+	}
+	now = failed.Add(pauseAfter(3))
+	if a := c.nodes[2].server.grant(ref("a")); !a.Granted || a.Reason != registry.ReasonSyncFailed {
+		t.Errorf("after it: %+v, want granted", a)
+	}
+}
+
 // TestSlots_NobodyAsksForAMoment: after "all taken", and when the leader is silent, the
 // questions that wait are answered without asking, and the leader has its peace.
 func TestSlots_NobodyAsksForAMoment(t *testing.T) {

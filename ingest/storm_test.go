@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	zmq "github.com/pebbe/zmq4"
 
+	"github.com/kvctrl/kvctrl/cluster"
+	"github.com/kvctrl/kvctrl/fsm"
 	"github.com/kvctrl/kvctrl/lmcache"
 	"github.com/kvctrl/kvctrl/registry"
 )
@@ -29,7 +31,7 @@ const (
 // once. Others' events are visible in time all along, the queue and the memory are
 // bounded, and right afterwards what is known of each is what it holds.
 func TestStorm(t *testing.T) {
-	s := newStorm(t)
+	s := newStorm(t, 2, nil)
 	s.quiet(300 * time.Millisecond)
 	s.strangers()
 	s.lossesAndSyncs()
@@ -42,20 +44,39 @@ func TestStorm(t *testing.T) {
 	}
 }
 
-// BenchmarkStorm measures how long the events of workers that have nothing to do with it take to be
-// visible, in each part of the storm.
+// BenchmarkStorm measures how long the events of workers that have nothing to do with it
+// take to be visible, in each part of the storm: with a log in memory that takes 2 ms an
+// entry, and with a replica of one and its log on disk.
 func BenchmarkStorm(b *testing.B) {
-	for b.Loop() {
-		s := newStorm(b)
-		s.quiet(2 * time.Second)
-		s.strangers()
-		s.lossesAndSyncs()
-		s.startAnew()
-		s.end()
-		for _, p := range s.phases {
-			b.ReportMetric(float64(p.at(.99).Microseconds())/1000, p.name+"-p99-ms")
-		}
+	for _, name := range []string{"memory", "disk"} {
+		b.Run(name, func(b *testing.B) {
+			var onDisk func(*Options)
+			if name == "disk" {
+				onDisk = func(o *Options) { o.Log = submitter{alone(b, o.Log.(*memLog).FSM)} }
+			}
+			for b.Loop() {
+				s := newStorm(b, 8, onDisk)
+				s.quiet(2 * time.Second)
+				s.strangers()
+				s.lossesAndSyncs()
+				s.startAnew()
+				s.end()
+				for _, p := range s.phases[:len(s.phases)-1] {
+					b.ReportMetric(float64(p.at(.99).Microseconds())/1000, p.name+"-p99-ms")
+				}
+			}
+		})
 	}
+}
+
+// alone is a node of a cluster of one that leads.
+func alone(t testing.TB, state *fsm.FSM) *cluster.Node {
+	node, err := cluster.Open(t.Context(), cluster.Options{DataDir: t.TempDir(), PeerAddr: "127.0.0.1:0", BootstrapExpect: 1, FSM: state,
+		Members: func() []registry.Member { return state.Registry().Members() }})
+	must(t, err)
+	t.Cleanup(func() { must(t, node.Close(context.Background())) })
+	eventually(t, "the node leads", func() bool { return node.Ready() == nil && node.IsLeader() })
+	return node
 }
 
 type storm struct {
@@ -92,12 +113,15 @@ func (p *phase) at(share float64) time.Duration {
 	return p.seen[min(int(share*float64(len(p.seen))), len(p.seen)-1)]
 }
 
-func newStorm(t testing.TB) *storm {
+func newStorm(t testing.TB, witnesses int, change func(*Options)) *storm {
 	s := &storm{clock: new(turned)}
 	s.rig = start(t, func(o *Options) {
 		o.Now = s.clock.now
 		o.Logger = hclog.NewNullLogger()
 		o.Log.(*memLog).takes = 2 * time.Millisecond // a good disk's fsync
+		if change != nil {
+			change(o)
+		}
 	})
 	must(t, s.zctx.SetMaxSockets(4*stormEngines))
 	s.engines = s.rig.engines(names("engine-", stormEngines)...)
@@ -106,7 +130,7 @@ func newStorm(t testing.TB) *storm {
 	s.cancel = cancel
 	t.Cleanup(func() { cancel(); s.watching.Wait() })
 	s.begin("quiet")
-	for i := range 2 {
+	for i := range witnesses {
 		w := newWitness(s, fmt.Sprint("witness-", i), registry.Key(i+1)<<40)
 		s.watching.Go(func() { w.run(ctx) })
 	}
@@ -285,8 +309,11 @@ func (s *storm) end() {
 			p.name, p.took.Seconds(), len(p.seen), p.at(.5).Round(10*time.Microsecond), p.at(.99).Round(10*time.Microsecond), p.at(1).Round(10*time.Microsecond))
 	}
 	keys := s.log.Registry().Totals().Keys
-	s.t.Logf("%d engines, %d keys, heap %d KiB more than before (with the log's %d entries), queue at most %d KiB seen, %d syncs asked, %d late answers, %d blocked",
+	s.t.Logf("%d engines, %d keys, heap %d KiB more than before (with the log's %d entries in memory), queue at most %d KiB seen, %d syncs asked, %d late answers, %d blocked",
 		stormEngines, keys, used>>10, s.log.applied(), s.peak.Load()>>10, st.SyncsAsked, st.LateAnswers, st.Blocked)
+	if used > 64<<20 {
+		s.t.Errorf("the heap has grown by %d MiB, want at most 64", used>>20)
+	}
 	if st.LostRecords+st.UndeliveredReplies+st.Refused[RefusedQueueFull] > 0 || st.QueueBytes > st.QueueMaxBytes {
 		s.t.Errorf("stats %+v: want nothing lost", st)
 	}
