@@ -31,8 +31,14 @@ const (
 	firstPause = 30 * time.Second
 	lastPause  = 10 * time.Minute
 
-	// sortEvery is between two looks for workers that were asked in vain and owe nothing
-	// any more.
+	// freeSyncs is how many full syncs a worker that loses events again and again is asked
+	// for without a pause; then the same pauses begin. A link that drops one message in a
+	// hundred would else keep its engine frozen half of the time. Who had no slot for
+	// calmTime begins anew.
+	freeSyncs = 5
+	calmTime  = 2 * lastPause
+
+	// sortEvery is between two looks for workers of which nothing need be remembered.
 	sortEvery = 10 * time.Second
 )
 
@@ -59,16 +65,18 @@ type syncSlots struct {
 
 	mu     sync.Mutex
 	asked  map[registry.WorkerRef]time.Time // asked in the last slotTime and not started: at most max
-	vain   map[registry.WorkerRef]inVain    // asked before, and not started: at most one a worker
+	past   map[registry.WorkerRef]askedFor  // who had a slot in the last calmTime, or owes a sync since
 	next   time.Time                        // no slot before
-	sorted time.Time                        // when vain was last sorted
+	sorted time.Time                        // when past was last sorted
 	term   uint64                           // in which this replica leads, or led last
 }
 
-// inVain is a worker that was asked and did not start.
-type inVain struct {
-	times int
-	until time.Time // not asked again before
+// askedFor is what this leader remembers of a worker that it has asked.
+type askedFor struct {
+	last   time.Time // when its last slot ended
+	starts int       // never calmTime apart
+	vain   int       // slots in a row without a start
+	until  time.Time // not asked before
 }
 
 // begin notes the term that this replica leads.
@@ -96,12 +104,12 @@ func (s *syncSlots) ask(w registry.WorkerRef, owed registry.Owed, now time.Time,
 		return true // the same answer again while the slot lasts: it may have been lost
 	}
 	failed := time.UnixMicro(int64(owed.FailedAt))
-	if now.Before(s.next) || now.Before(s.vain[w].until) || now.Before(failed.Add(pauseAfter(owed.Failures))) {
+	if now.Before(s.next) || now.Before(s.past[w].until) || now.Before(failed.Add(pauseAfter(owed.Failures))) {
 		return false
 	}
 	s.settle(now, wants)
-	before := s.vain[w]
-	if now.Before(before.until) || before.times > 0 && s.askedAgain() >= (s.max+1)/2 {
+	past := s.past[w]
+	if now.Before(past.until) || past.vain > 0 && s.askedAgain() >= (s.max+1)/2 {
 		return false
 	}
 	if syncing()+len(s.asked) >= s.max {
@@ -109,7 +117,11 @@ func (s *syncSlots) ask(w registry.WorkerRef, owed registry.Owed, now time.Time,
 		return false
 	}
 	if s.asked == nil {
-		s.asked = make(map[registry.WorkerRef]time.Time)
+		s.asked, s.past = make(map[registry.WorkerRef]time.Time), make(map[registry.WorkerRef]askedFor)
+	}
+	if now.Sub(past.last) >= calmTime || owed.Failures > 0 { // the latter has pauses of its own
+		past.starts = 0
+		s.past[w] = past
 	}
 	s.asked[w] = now
 	s.next = now.Add(syncTime / time.Duration(s.max))
@@ -121,7 +133,7 @@ func (s *syncSlots) ask(w registry.WorkerRef, owed registry.Owed, now time.Time,
 // not say so) do not keep the others from it. Under mu.
 func (s *syncSlots) askedAgain() (n int) {
 	for w := range s.asked {
-		if s.vain[w].times > 0 {
+		if s.past[w].vain > 0 {
 			n++
 		}
 	}
@@ -139,27 +151,29 @@ func (s *syncSlots) look(now time.Time, wants func(registry.WorkerRef) bool) {
 // settle is look. Under mu.
 func (s *syncSlots) settle(now time.Time, wants func(registry.WorkerRef) bool) {
 	for w, at := range s.asked {
+		past := s.past[w]
 		switch {
 		case !wants(w): // it has started, or is gone
-			delete(s.asked, w)
-			delete(s.vain, w)
+			past.starts, past.vain = past.starts+1, 0
+			past.until = now.Add(pauseAfter(past.starts - freeSyncs + 1))
 		case now.Sub(at) >= slotTime:
-			delete(s.asked, w)
-			if s.vain == nil {
-				s.vain = make(map[registry.WorkerRef]inVain)
-			}
-			times := s.vain[w].times + 1
-			s.vain[w] = inVain{times, at.Add(slotTime + pauseAfter(times))}
+			past.vain++
+			past.until = at.Add(slotTime + pauseAfter(past.vain))
 			s.stats.syncsInVain.Add(1)
+		default:
+			continue
 		}
+		past.last = now
+		s.past[w] = past
+		delete(s.asked, w)
 	}
 	if now.Sub(s.sorted) < sortEvery {
 		return
 	}
 	s.sorted = now
-	for w := range s.vain {
-		if !wants(w) {
-			delete(s.vain, w)
+	for w, past := range s.past {
+		if now.Sub(past.last) >= calmTime && !wants(w) {
+			delete(s.past, w)
 		}
 	}
 }

@@ -116,21 +116,53 @@ func TestSyncSlots_InVain(t *testing.T) {
 	d.ask("a", at+firstPause, true)
 }
 
-// TestSyncSlots_InVainIsForgotten: what is remembered of workers that never started goes
-// with their need.
-func TestSyncSlots_InVainIsForgotten(t *testing.T) {
+// TestSyncSlots_PastIsForgotten: what is remembered of workers goes when they have
+// been calm and owe nothing.
+func TestSyncSlots_PastIsForgotten(t *testing.T) {
 	d := newDesk(t, 50, names("w", 50)...)
 	for i := range 50 {
 		d.ask(fmt.Sprint("w", i), time.Duration(i)*time.Second/10, true)
 	}
 	d.slots.look(d.t0.Add(5*time.Minute), d.wants)
-	if n := len(d.slots.vain); n != 50 || len(d.slots.asked) != 0 {
+	d.slots.look(d.t0.Add(time.Hour), d.wants)
+	if n := len(d.slots.past); n != 50 || len(d.slots.asked) != 0 {
 		t.Fatalf("%d are remembered, %d have slots, want 50 and none", n, len(d.slots.asked))
 	}
 	clear(d.owed)
-	d.slots.look(d.t0.Add(5*time.Minute+sortEvery), d.wants)
-	if n := len(d.slots.vain); n != 0 {
+	d.slots.look(d.t0.Add(time.Hour+sortEvery), d.wants)
+	if n := len(d.slots.past); n != 0 {
 		t.Errorf("%d are remembered that owe nothing", n)
+	}
+}
+
+// TestSyncSlots_AgainAndAgain: a worker on a link that goes on to lose syncs as often as it
+// loses, at first; then after pauses that grow. After a calm time all is as at first.
+func TestSyncSlots_AgainAndAgain(t *testing.T) {
+	d := newDesk(t, 4)
+	at := time.Duration(0)
+	round := func(pause time.Duration) {
+		t.Helper()
+		d.owed["a"] = registry.Owed{}
+		if pause > 0 {
+			d.ask("a", at+pause-1, false)
+		}
+		at += pause
+		d.ask("a", at, true)
+		at += time.Second
+		d.starts("a")
+		d.slots.look(d.t0.Add(at), d.wants)
+		d.ends("a")
+		at += 8 * time.Second
+	}
+	for range freeSyncs {
+		round(0)
+	}
+	for _, pause := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 10 * time.Minute, 10 * time.Minute} {
+		round(pause - 8*time.Second) // from when it was seen to have started
+	}
+	at += calmTime
+	for range freeSyncs {
+		round(0)
 	}
 }
 
