@@ -29,12 +29,15 @@
 //
 // Goroutines, all started by Serve and waited for before it returns: one per socket,
 // which alone touches that socket, one wake-up pump per socket, the batcher's two,
-// one that tells the leader who was heard, and one that asks it for sync slots.
+// one that tells the leader who was heard (and on the leader looks who has started a
+// sync), and one that asks it for sync slots.
 // A socket's goroutine calls the answers (answer.go); the second of the batcher's calls
 // the outcomes of log entries, which may only resolve an answer.
 //
 // Locks: batcher.mu, pending.mu, notes.mu, syncSlots.mu, flights.mu. None is held
-// while another is taken, and none while the log, a socket or the registry is called.
+// while another is taken, and none while the log or a socket is called; the registry is
+// asked under syncSlots.mu alone, where a look through all workers comes at most once a
+// second.
 //
 // DESIGN.md has the invariants (I1 ...) that comments here refer to.
 package ingest
