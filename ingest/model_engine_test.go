@@ -87,7 +87,7 @@ type modelSync struct {
 
 func (m *model) start(ref registry.WorkerRef, beating bool, peer *string) *modelEngine {
 	m.processes++
-	e := &modelEngine{m: m, ref: ref, process: m.processes, beating: beating, peer: peer, port: int64(8000 + m.processes%2),
+	e := &modelEngine{m: m, ref: ref, process: m.processes, beating: beating, peer: peer, port: int64(8000 + m.processes),
 		holds: make(map[string]map[lmcache.Key]bool), queue: make(map[string][]modelOp), next: make(map[string]int64), unsure: make(map[lmcache.Key]bool)}
 	m.engines = append(m.engines, e)
 	if i := slices.IndexFunc(m.newest, func(old *modelEngine) bool { return old.ref == ref }); i >= 0 {

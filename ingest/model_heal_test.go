@@ -112,6 +112,7 @@ func (m *model) calm() {
 		for _, p := range m.pipes {
 			for len(p.frames) > 0 {
 				busy = true
+				m.now = m.now.Add(modelStep)
 				p.deliver()
 			}
 		}
@@ -151,6 +152,10 @@ func (e *modelEngine) verify() {
 		}
 		return // its replica was killed before its registration was in the log, or it has expired
 	}
+	if m.naive.worker(e.ref).process != e.port {
+		return // its registration was lost with its replica, and it has a predecessor's name
+	}
+	blind := slices.ContainsFunc(m.naive.worker(e.ref).streams, func(s *naiveStream) bool { return s.blind })
 	for _, location := range []string{modelCPU, modelDisk} {
 		lossy := false
 		for _, l := range info.Locations {
@@ -163,7 +168,7 @@ func (e *modelEngine) verify() {
 			continue
 		}
 		for _, k := range append(slices.Clone(modelKeys), proofKey) {
-			if location == modelCPU && e.unsure[k] {
+			if location == modelCPU && (e.unsure[k] || blind) {
 				continue
 			}
 			says := slices.Contains(reg.Holders(registry.Key(k)), registry.StreamRef{WorkerRef: e.ref, Location: location})

@@ -211,7 +211,7 @@ func (n *naive) infos() (out []registry.WorkerInfo, t registry.Totals) {
 				t.UnrepairedWorkers++
 			case w.wanted != "":
 				info.SyncState = registry.SyncWanted
-			case slices.ContainsFunc(w.streams, func(s *naiveStream) bool { return s.synced != nil }):
+			case slices.ContainsFunc(w.streams, func(s *naiveStream) bool { return s.synced }):
 				info.SyncState = registry.SyncCompleted
 			}
 			for _, s := range w.streams {

@@ -39,6 +39,7 @@ type naiveWorker struct {
 	ref        registry.WorkerRef
 	ip         string
 	port       int64
+	process    int64 // the port of the process that is registered: each has its own
 	peer       *string
 	registered registry.Micros
 	beat       registry.Micros // last heartbeat
@@ -59,13 +60,18 @@ type naiveStream struct {
 	stored   bool
 	lossy    bool
 	cleared  bool // sound again by holding nothing: what was lost may be missing
+	blind    bool // what was lost between a sync's start and the first number nobody can know
 	gaps     int64
 	counted  bool    // a gap of this message
 	numbers  []int64 // all there ever were
 	writer   registry.SessionID
 	missing  map[int64]*naiveHole // numbers that were passed over
 	sync     *naiveSync
-	synced   *string
+	synced   bool // the last sync that ended was complete
+	ended    struct {
+		id string
+		at registry.Micros
+	}
 }
 
 // naiveHole is what numbers that were passed over at one time have in common.
@@ -128,12 +134,11 @@ func (n *naive) record(r any, session registry.SessionID) {
 	case registry.SyncStart:
 		n.syncStart(r)
 	case registry.SyncBatch:
-		n.syncPart(r.Stream, r.SyncID, r.BatchID, r.Keys)
+		n.syncPart(r.Stream, r.SyncID, r.BatchID, r.Keys, r.At)
 	case registry.SyncEnd:
-		n.syncPart(r.Stream, r.SyncID, -1, nil)
 		if s := n.running(r.Stream, r.SyncID); s != nil {
 			s.sync.ended = true
-			n.complete(r.Stream, s)
+			n.complete(r.Stream, s, r.At)
 		}
 	}
 }
@@ -179,7 +184,7 @@ func (n *naive) register(r registry.Registration) {
 		w.beats, w.beat, w.heard = true, max(w.beat, r.At), max(w.heard, r.At)
 		return
 	}
-	w.registered, w.beat, w.heard = r.At, r.At, r.At
+	w.registered, w.beat, w.heard, w.process = r.At, r.At, r.At, r.Port
 	w.streams, w.wanted, w.suspect = nil, "", false
 	w.failures, w.failed = 0, 0
 	w.adopted, w.beats = r.ByHeartbeat, r.ByHeartbeat
@@ -236,7 +241,8 @@ func (n *naive) lease(l registry.Lease) {
 
 // failSync gives up a stream's sync: what was known stays, and the worker owes another.
 func (w *naiveWorker) failSync(s *naiveStream, at registry.Micros) {
-	s.sync = nil
+	s.ended.id, s.ended.at = s.sync.id, at
+	s.sync, s.synced = nil, false
 	w.failures++
 	w.failed = at
 	w.want(registry.ReasonSyncFailed)
@@ -314,6 +320,10 @@ func (n *naive) ops(o registry.Ops, session registry.SessionID) {
 			} else if !zeros && session != s.writer && o.At < w.registered-second {
 				lose() // perhaps of the process before
 				n.count["operations of the process before"]++
+			}
+			if first && number > 0 && (s.sync != nil || s.ended.id != "") {
+				s.blind = true
+				n.count["first numbers after a sync's start"]++
 			}
 			s.numbers, s.writer = append(s.numbers, number), session
 		}
@@ -401,15 +411,28 @@ func (n *naive) syncStart(r registry.SyncStart) {
 	if w == nil || r.BatchCount < 0 || r.BatchCount > registry.MaxSyncBatches {
 		return
 	}
-	s := n.stream(w, r.Stream.Location)
-	n.count["sync starts"]++
-	if s.sync != nil && s.sync.id == r.SyncID {
-		n.count["sync starts said again"]++
-	} else if s.sync != nil {
-		n.count["syncs replaced"]++
-	} else if s.synced != nil && *s.synced == r.SyncID {
-		n.count["sync starts after the end"]++
+	if r.At < w.registered-second {
+		return // late: of an earlier process
 	}
+	s := n.stream(w, r.Stream.Location)
+	switch y := s.sync; {
+	case y != nil && y.id == r.SyncID:
+		n.count["sync starts said again"]++
+		if y.batches != r.BatchCount {
+			panic("an engine lies about its batches")
+		}
+		return
+	case y != nil && r.At < y.started-second:
+		n.count["sync starts late"]++
+		return
+	case y != nil:
+		n.count["syncs replaced"]++
+	case s.ended.id != "" && (s.ended.id == r.SyncID || r.At < s.ended.at-second):
+		n.count["sync starts after the end"]++
+		return
+	}
+	n.count["sync starts"]++
+	s.blind = false
 	s.sync = &naiveSync{id: r.SyncID, started: r.At, batches: r.BatchCount, got: make(map[int64]bool),
 		keys: make(map[registry.Key]bool), evicted: make(map[registry.Key]bool)}
 	s.stored = s.stored || r.TotalKeys > 0
@@ -430,7 +453,7 @@ func (n *naive) running(ref registry.StreamRef, id string) *naiveStream {
 }
 
 // syncPart applies a batch.
-func (n *naive) syncPart(ref registry.StreamRef, id string, batch int64, keys []registry.Key) {
+func (n *naive) syncPart(ref registry.StreamRef, id string, batch int64, keys []registry.Key, at registry.Micros) {
 	s := n.running(ref, id)
 	if s == nil {
 		return
@@ -444,16 +467,17 @@ func (n *naive) syncPart(ref registry.StreamRef, id string, batch int64, keys []
 	if batch >= 0 && batch < s.sync.batches {
 		s.sync.got[batch] = true
 	}
-	n.complete(ref, s)
+	n.complete(ref, s, at)
 }
 
 // complete ends a sync that has all it waits for.
-func (n *naive) complete(ref registry.StreamRef, s *naiveStream) {
+func (n *naive) complete(ref registry.StreamRef, s *naiveStream, at registry.Micros) {
 	y, w := s.sync, n.worker(ref.WorkerRef)
 	if !y.ended || int64(len(y.got)) < y.batches {
 		return
 	}
-	s.keys, s.synced, s.sync = y.keys, &y.id, nil
+	s.keys, s.synced, s.sync = y.keys, true, nil
+	s.ended.id, s.ended.at = y.id, at
 	w.failures, w.failed = 0, 0
 	n.count["syncs complete"]++
 	if y.lost {

@@ -73,7 +73,7 @@ func TestHints_FirstKeys(t *testing.T) {
 	reg.Register(Registration{WorkerRef: a, At: 400 * second, ByHeartbeat: true})
 	want("back", keyRange(101, 103), nil)
 	st := StreamRef{a, CPULocation}
-	reg.SyncStart(SyncStart{Stream: st, SyncID: "s", BatchCount: 1})
+	reg.SyncStart(SyncStart{Stream: st, SyncID: "s", BatchCount: 1, At: 400 * second})
 	reg.SyncBatch(SyncBatch{Stream: st, SyncID: "s", Keys: keyRange(7, 9)})
 	want("what a sync announces", keyRange(101, 103), keyRange(7, 9))
 }

@@ -19,6 +19,7 @@ type twins struct {
 	opts  Options // of the other
 	now   Micros
 	next  map[StreamRef]int64 // the number that would follow
+	syncs int
 }
 
 var (
@@ -173,24 +174,26 @@ func (w *twins) syncEnd(t *rapid.T) {
 func (w *twins) wholeSync(t *rapid.T) {
 	const batches = 3
 	ref := drawStream.Draw(t, "stream")
+	w.syncs++
+	id := fmt.Sprint("whole", w.syncs)
 	total := rapid.Int64Range(0, 1).Draw(t, "total")
 	both(t, w, func(r *Registry) SyncStartResult {
-		return r.SyncStart(SyncStart{Stream: ref, SyncID: "whole", BatchCount: batches, TotalKeys: total, At: w.now})
+		return r.SyncStart(SyncStart{Stream: ref, SyncID: id, BatchCount: batches, TotalKeys: total, At: w.now})
 	})
-	w.naive.syncStart(ref, "whole", batches, total)
+	w.naive.syncStart(ref, id, batches, total)
 	for _, batch := range rapid.Permutation([]int64{0, 1, 2}).Draw(t, "order") {
 		if rapid.Bool().Draw(t, "event") {
 			w.messageOf(t, ref)
 		}
 		keys := drawKeys.Draw(t, "keys")
 		both(t, w, func(r *Registry) SyncResult {
-			return r.SyncBatch(SyncBatch{Stream: ref, SyncID: "whole", BatchID: batch, Keys: keys, At: w.now})
+			return r.SyncBatch(SyncBatch{Stream: ref, SyncID: id, BatchID: batch, Keys: keys, At: w.now})
 		})
-		w.naive.sync(ref, "whole", batch, keys)
+		w.naive.sync(ref, id, batch, keys)
 		w.compare(t)
 	}
-	both(t, w, func(r *Registry) SyncResult { return r.SyncEnd(SyncEnd{Stream: ref, SyncID: "whole", At: w.now}) })
-	w.naive.sync(ref, "whole", -1, nil)
+	both(t, w, func(r *Registry) SyncResult { return r.SyncEnd(SyncEnd{Stream: ref, SyncID: id, At: w.now}) })
+	w.naive.sync(ref, id, -1, nil)
 }
 
 func (w *twins) batch(t *rapid.T) {

@@ -242,6 +242,16 @@ func (s *naiveStream) apply(op naiveOp) {
 func (n *naive) syncStart(ref StreamRef, id string, batches, total int64) {
 	if w := n.worker(ref.WorkerRef); w != nil {
 		s := w.stream(ref.Location)
+		switch {
+		case s.sync != nil && s.sync.id == id: // said again
+			if s.sync.batches != batches {
+				s.sync.batches, s.sync.ended, s.sync.lost = batches, false, true
+				clear(s.sync.got)
+			}
+			return
+		case s.sync == nil && s.synced == id:
+			return
+		}
 		s.sync = &naiveSync{id: id, batches: batches, got: make(map[int64]bool), keys: make(map[Key]bool), evicted: make(map[Key]bool)}
 		s.stored = s.stored || total > 0
 		w.wanted = ""

@@ -93,7 +93,7 @@ var commands = map[string]func(*player, *words) string{
 
 	// Full syncs.
 	"sync-start": func(p *player, w *words) string {
-		s := SyncStart{Stream: w.stream(), SyncID: w.named["id"], BatchCount: w.number("batches", 1), TotalKeys: w.number("keys", 0), At: p.now}
+		s := SyncStart{Stream: w.stream(), SyncID: w.named["id"], BatchCount: w.number("batches", 1), TotalKeys: w.number("keys", 0), At: p.said(w)}
 		if res := p.reg.SyncStart(s); !res.Accepted {
 			return "refused: " + res.Reason
 		}

@@ -43,12 +43,13 @@ func (q *sequence) judge(o Ops, b birth) (v verdict) {
 	if q.unnumbered || q.loneZero && first == 0 {
 		return q.unnumberedRun(o)
 	}
+	// What is in order may still be an earlier process's, when it was taken before this one
+	// registered and its numbers happen to fit; or two replicas' clocks are apart. Then it is
+	// this process's, so it is applied, and not trusted.
+	early := o.Session != q.writer && o.At+lateGrace < b.at
 	switch {
 	case q.begun && first == q.next, !q.begun && (first == 0 || !b.fromZero):
-		// In order. It may still be an earlier process's, when it was taken before this one
-		// registered and its numbers happen to fit; or two replicas' clocks are apart. Then
-		// it is this process's, so it is applied, and not trusted.
-		v.lossy = o.Session != q.writer && o.At+lateGrace < b.at
+		v.lossy = early
 	default:
 		if o.Session != q.writer {
 			if v.late, v.lossy = q.late(o, b); v.late == length {
@@ -56,6 +57,7 @@ func (q *sequence) judge(o Ops, b birth) (v verdict) {
 			}
 		}
 		if first += int64(v.late); v.late > 0 && first == q.next {
+			v.lossy = v.lossy || early
 			break
 		}
 		v.lossy, v.gap = true, q.begun

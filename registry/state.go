@@ -56,9 +56,9 @@ type StreamState struct {
 	Lossy    bool
 	Gaps     int64
 	Sequence SequenceState
-	LastSync string // id of the last completed full sync, when Synced
-	Synced   bool
-	SyncedAt Micros     // when it completed
+	LastSync string     // id of the last full sync that completed or was given up
+	Synced   bool       // it completed
+	SyncedAt Micros     // when it ended; 0 for never
 	Sync     *SyncState // nil when none is running
 }
 

@@ -24,9 +24,9 @@ type stream struct {
 	gaps     int64
 	sequence sequence
 	sync     *fullSync // nil when none is running
-	lastSync string    // id of the last completed full sync
-	synced   bool      // there was one
-	syncedAt Micros    // when it completed
+	lastSync string    // id of the last full sync that completed or was given up
+	synced   bool      // it completed
+	syncedAt Micros    // when it ended; 0 for never
 }
 
 // ApplyOps applies a run of operations to a stream. They are applied whatever

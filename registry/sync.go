@@ -23,9 +23,12 @@ type fullSync struct {
 	evicted map[Key]struct{}
 }
 
-// SyncStart opens a full sync of one stream. A sync that runs there already ends
-// without effect, be it of another id (its worker gave up) or of the same (its
-// worker starts again).
+// SyncStart opens a full sync of one stream. One of another id that runs there already
+// ends without effect: its worker gave up.
+//
+// A start that is said again, because its answer was late or lost, changes nothing: its
+// worker has listed its keys once, and what happened since the first start counts. One
+// that comes late, of a sync that its worker has given up, is refused.
 func (r *Registry) SyncStart(s SyncStart) SyncStartResult {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -37,6 +40,14 @@ func (r *Registry) SyncStart(s SyncStart) SyncStartResult {
 	}
 	if s.BatchCount < 0 || s.BatchCount > MaxSyncBatches {
 		return SyncStartResult{Reason: fmt.Sprintf("batch count is %d: it must be from 0 to %d", s.BatchCount, MaxSyncBatches)}
+	}
+	if w.after(s.At) {
+		return SyncStartResult{Reason: fmt.Sprintf("worker %q/%d has registered since", s.Stream.Instance, s.Stream.Worker)}
+	}
+	if st := w.stream(s.Stream.Location); st != nil {
+		if res, said := st.startAgain(s); said {
+			return res
+		}
 	}
 	st, refused := r.openStream(w, s.Stream.Location)
 	if st == nil {
@@ -57,6 +68,29 @@ func (r *Registry) SyncStart(s SyncStart) SyncStartResult {
 	r.markStoring(st, s.TotalKeys > 0)
 	w.wanted = ""
 	return SyncStartResult{Accepted: true}
+}
+
+// startAgain answers the start of a sync that has begun before, or should have. It
+// reports whether this is one.
+func (st *stream) startAgain(s SyncStart) (res SyncStartResult, said bool) {
+	switch y := st.sync; {
+	case y != nil && y.id == s.SyncID:
+		if y.batches.count != s.BatchCount { // which no worker does: what it lists is not to be trusted
+			y.batches, y.ended, y.tainted = batchSet{count: s.BatchCount}, false, true
+		}
+		return SyncStartResult{Accepted: true}, true
+	case y != nil && s.At+lateGrace < y.started:
+		return SyncStartResult{Reason: fmt.Sprintf("sync %q has begun since", y.id)}, true
+	case y != nil || st.syncedAt == 0: // another one begins, or the first
+		return SyncStartResult{}, false
+	case st.lastSync == s.SyncID && st.synced:
+		return SyncStartResult{Accepted: true}, true // its status says that it is complete
+	case st.lastSync == s.SyncID:
+		return SyncStartResult{Reason: fmt.Sprintf("sync %q was given up: begin another one", s.SyncID)}, true
+	case s.At+lateGrace < st.syncedAt:
+		return SyncStartResult{Reason: fmt.Sprintf("sync %q has ended since", st.lastSync)}, true
+	}
+	return SyncStartResult{}, false
 }
 
 // SyncBatch takes a batch of a running full sync. A key that was evicted since the
@@ -164,6 +198,7 @@ func (r *Registry) endSync(st *stream) bool {
 // failSync gives up a running sync; its worker shall try again, after a pause that
 // grows with its failures (whoever asks it sees to that).
 func (r *Registry) failSync(st *stream, at Micros) {
+	st.lastSync, st.synced, st.syncedAt = st.sync.id, false, at
 	r.endSync(st)
 	r.syncs.failed.Add(1)
 	st.worker.syncFailures++

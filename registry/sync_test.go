@@ -33,7 +33,7 @@ func TestSyncAwaitsEnd(t *testing.T) {
 		t.Error("with that end the sync is not complete")
 	}
 	awaited("after the end", false)
-	r.SyncStart(SyncStart{Stream: stream, SyncID: "s", BatchCount: 0, At: 4})
+	r.SyncStart(SyncStart{Stream: stream, SyncID: "t", BatchCount: 0, At: 4})
 	awaited("with nothing announced", false)
 }
 
@@ -43,7 +43,8 @@ func TestSyncCounts(t *testing.T) {
 	w := WorkerRef{"i", 1}
 	stream := StreamRef{w, CPULocation}
 	register := func() { r.Register(Registration{WorkerRef: w, At: 1}) }
-	start := func(id string) { r.SyncStart(SyncStart{Stream: stream, SyncID: id, At: 2}) }
+	at := Micros(2)
+	start := func(id string) { r.SyncStart(SyncStart{Stream: stream, SyncID: id, At: at}) }
 	end := func(id string) { r.SyncEnd(SyncEnd{Stream: stream, SyncID: id, At: 3}) }
 	register()
 	end("none")
@@ -52,13 +53,16 @@ func TestSyncCounts(t *testing.T) {
 	end("complete")
 	end("complete") // said again
 	start("late")
-	r.Lease(Lease{At: 1000 * second})
+	start("late") // said again
+	at = 1000 * second
+	r.Lease(Lease{At: at})
 	start("clears")
-	r.ApplyOps(Ops{Stream: stream, Keys: []Key{1, 2, 3}, Evict: Bitmap{7}, At: 4})
+	r.ApplyOps(Ops{Stream: stream, Keys: []Key{1, 2, 3}, Evict: Bitmap{7}, At: at})
+	start("clears") // was given up
 	start("dies")
 	register()
 	start("leaves")
-	r.Deregister(w, 1000*second)
+	r.Deregister(w, at)
 	want := SyncCounts{Started: 6, Completed: 1, Failed: 2, Replaced: 1, Dropped: 2}
 	if got := r.SyncCounts(); got != want {
 		t.Errorf("%+v, want %+v", got, want)
