@@ -169,6 +169,29 @@ func (n *naive) finishEvent(f registry.EventFinish) {
 		if f.Workers != nil {
 			e.Workers = f.Workers
 		}
+		if f.Confirm != nil {
+			e.Confirmed, e.Confirm = registry.MoveAwaited, f.Confirm
+			n.confirm(e, f.At)
+		}
+	}
+}
+
+// confirm looks whether the destination of an awaited move holds what it is to hold.
+func (n *naive) confirm(e *registry.Event, at registry.Micros) {
+	arrived := true
+	for _, rank := range e.Confirm.Ranks {
+		w := n.worker(registry.WorkerRef{Instance: e.Dest.Instance, Worker: rank})
+		arrived = arrived && w != nil && slices.ContainsFunc(w.streams, func(s *naiveStream) bool {
+			return s.keys[e.Confirm.Key] && (e.Dest.Location == "" || e.Dest.Location == s.location)
+		})
+	}
+	switch {
+	case arrived:
+		n.count["moves confirmed"]++
+		e.Confirmed, e.Confirm = registry.MoveConfirmed, nil
+	case at-e.Finished > 30*second:
+		n.count["moves unconfirmed"]++
+		e.Confirmed, e.Confirm = registry.MoveUnconfirmed, nil
 	}
 }
 
@@ -233,6 +256,9 @@ func (n *naive) infos() (out []registry.WorkerInfo, t registry.Totals) {
 	for _, e := range n.events {
 		if !e.State.Final() {
 			t.OpenEvents++
+		}
+		if e.Confirmed == registry.MoveAwaited {
+			t.AwaitedMoves++
 		}
 	}
 	return out, t

@@ -231,6 +231,11 @@ func (n *naive) lease(l registry.Lease) {
 			n.forget(ref)
 		}
 	}
+	for _, e := range n.events {
+		if e.Confirmed == registry.MoveAwaited {
+			n.confirm(e, l.At)
+		}
+	}
 	for id, seen := range n.seen {
 		if n.now-seen > 3600*second {
 			delete(n.seen, id)

@@ -409,11 +409,15 @@ func (m *model) command() {
 	case 0:
 		m.commands++
 		m.commit(fsm.EncodeCreateEvent(registry.EventCreate{ID: id, Kind: registry.CommandMove, Source: registry.Target{Instance: "a", Location: modelCPU},
-			Dest: registry.Target{Instance: "b", Location: modelCPU}, Tokens: 7, Term: term, At: at}))
+			Dest: registry.Target{Instance: pick(m.t, "to", []string{"a", "b"}), Location: pick(m.t, "location", []string{modelCPU, modelDisk, ""})}, Tokens: 7, Term: term, At: at}))
 	case 1:
 		m.commit(fsm.EncodeRunEvent(registry.EventRun{ID: id, Term: term, Workers: []registry.WorkerRef{{Instance: "a"}}, At: at}))
 	case 2:
-		m.commit(fsm.EncodeFinishEvent(registry.EventFinish{ID: id, Term: term, State: registry.EventDone, NumTokens: 7, At: at,
+		var confirm *registry.Confirmation
+		if draw(m.t, "confirm", 4) > 0 {
+			confirm = &registry.Confirmation{Key: registry.Key(pick(m.t, "key", modelKeys)), Ranks: pick(m.t, "ranks", [][]int64{{0}, {0, 1}})}
+		}
+		m.commit(fsm.EncodeFinishEvent(registry.EventFinish{ID: id, Term: term, State: registry.EventDone, NumTokens: 7, Confirm: confirm, At: at,
 			Workers: []registry.WorkerOutcome{{WorkerRef: registry.WorkerRef{Instance: "a"}, State: registry.EventDone, NumTokens: 7}}}))
 	}
 }
@@ -461,7 +465,8 @@ func (m *model) compare() {
 	diff("workers", workers, infos, cmpopts.EquateEmpty())
 	got := reg.Totals()
 	diff("totals", totals, registry.Totals{Instances: got.Instances, Workers: got.Workers, Keys: got.Keys, Gaps: got.Gaps, Late: got.Late,
-		SuspectWorkers: got.SuspectWorkers, UnrepairedWorkers: got.UnrepairedWorkers, LossyStreams: got.LossyStreams, OpenEvents: got.OpenEvents, Events: got.Events})
+		SuspectWorkers: got.SuspectWorkers, UnrepairedWorkers: got.UnrepairedWorkers, LossyStreams: got.LossyStreams, OpenEvents: got.OpenEvents,
+		AwaitedMoves: got.AwaitedMoves, Events: got.Events})
 	for _, e := range m.naive.events {
 		got, _ := reg.Event(e.ID)
 		diff("event", *e, got, cmpopts.IgnoreFields(registry.Event{}, "Detail"))

@@ -212,7 +212,7 @@ func (w *twins) event(t *rapid.T) {
 	switch rapid.IntRange(0, 3).Draw(t, "what") {
 	case 0:
 		both(t, w, func(r *Registry) EventCreateResult {
-			return r.CreateEvent(EventCreate{ID: id, Kind: CommandPin, Term: term, At: w.now})
+			return r.CreateEvent(EventCreate{ID: id, Kind: CommandMove, Dest: Target{"a", CPULocation}, Term: term, At: w.now})
 		})
 	case 1:
 		workers := []WorkerRef{drawWorker.Draw(t, "worker")}
@@ -220,8 +220,12 @@ func (w *twins) event(t *rapid.T) {
 			return text(r.RunEvent(EventRun{ID: id, Term: term, Workers: workers, At: w.now}))
 		})
 	case 2:
+		f := EventFinish{ID: id, Term: term, State: EventDone, At: w.now}
+		if rapid.Bool().Draw(t, "confirm") {
+			f.Confirm = &Confirmation{Key: drawKey.Draw(t, "key"), Ranks: []int64{0}}
+		}
 		both(t, w, func(r *Registry) string {
-			return text(r.FinishEvent(EventFinish{ID: id, Term: term, State: EventDone, At: w.now}))
+			return text(r.FinishEvent(f))
 		})
 	case 3:
 		both(t, w, func(r *Registry) []string { return r.BeginTerm(TermBegin{Term: term, Node: "n", At: w.now}) })
