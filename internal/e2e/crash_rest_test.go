@@ -130,6 +130,7 @@ type workerView struct {
 	IP        string `json:"ip"`
 	Port      int    `json:"port"`
 	SyncState string `json:"sync_state"`
+	Failures  int    `json:"sync_failures"`
 	Keys      int    `json:"key_count"`
 	Locations []struct {
 		Location string `json:"location"`

@@ -80,6 +80,8 @@ type SyncOptions struct {
 	Resends   int           // rounds of sending missing batches again. 3
 	// Lose says which batches of the first round do not reach the controller.
 	Lose func(batch int) bool
+	// LoseEnd: the first end does not reach the controller.
+	LoseEnd bool
 }
 
 // Scripted is an answer that a command gets instead of the simulated one.

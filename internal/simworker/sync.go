@@ -54,7 +54,9 @@ func (w *Worker) fullSync(ctx context.Context) bool {
 			return false
 		}
 	}
-	w.sendEnd(id, len(keys))
+	if !o.LoseEnd {
+		w.sendEnd(id, len(keys))
+	}
 	return w.awaitThaw(ctx, id, batches, len(keys))
 }
 
