@@ -8,10 +8,11 @@ FUZZTIME    ?= 60s
 SIMRUNS     ?= 200
 MODELSTEPS  ?= 1000000
 LMCACHE     ?= 0.5.6
+SOAK        ?= 600
 GOTESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build test unit lint fuzz sim bench e2e failover visibility demo interop clean libzmq haproxy netns
+.PHONY: help build test unit lint fuzz sim bench e2e failover visibility demo interop soak clean libzmq haproxy netns
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,9 +63,12 @@ visibility: libzmq ## how long an admit takes from a follower to a lookup on the
 demo: build ## three replicas, a simulated fleet, lookups and commands at any of them, kill -9 of the leader
 	scripts/demo.sh
 
-interop: build ## the same story with real LMCache engines (LMCACHE=0.5.6): beside LMCache's own controller, and behind HAProxy with replicas killed
+interop: build ## the same story with real LMCache engines (LMCACHE=0.5.6): beside LMCache's own controller, with messages lost, and behind HAProxy with replicas killed
 	cd interop && python3 -m unittest -q
 	LMCACHE=$(LMCACHE) interop/run.sh
+
+soak: build ## real engines behind three replicas that store, clear and move at random for SOAK (600) seconds; the index against what they hold
+	LMCACHE=$(LMCACHE) SOAK=$(SOAK) interop/run.sh --only soak
 
 clean: ## remove what was built; .interop (LMCache's virtual environment) stays
 	rm -rf bin

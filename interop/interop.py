@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Drives real LMCache engines through kvctrld and through LMCache's own controller, and compares the answers; then
-through three replicas of kvctrld behind HAProxy, of which some are killed."""
+through a link that loses what they say; then through three replicas of kvctrld behind HAProxy, of which some are killed,
+and once more with all running and the engines busy."""
 
 import argparse
 import os
@@ -16,16 +17,23 @@ import release
 import report
 import steps
 import steps_cluster
+import steps_repair
+import steps_soak
 from cluster import Cluster
 from controllers import Endpoint, Kvctrld, LMCacheController
 from differences import REASONS
 from processes import CannotHave, GaveUp, Ports, Process, end_all
 from stand import Stand
 from stand_cluster import ClusterStand
+from stand_repair import RepairStand
+from stand_soak import SoakStand
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NOT_REACHED = "not reached"
-STEPS = {"kvctrld": steps.STEPS, "lmcache": steps.STEPS, "cluster": steps_cluster.STEPS}
+STEPS = {"kvctrld": steps.STEPS, "lmcache": steps.STEPS, "repair": steps_repair.STEPS, "cluster": steps_cluster.STEPS,
+         "soak": steps_soak.STEPS}
+TABLES = [("kvctrld", "lmcache"), ("repair",), ("cluster",), ("soak",)]  # what is shown side by side
+BEHIND_THE_FRONT = {"cluster", "soak"}
 
 
 def main():
@@ -45,20 +53,23 @@ def main():
     except CannotHave as why:
         print(f"interop: {why}")
         sys.exit(0 if optional else 3)
-    if "cluster" in names:
+    if BEHIND_THE_FRONT & set(names):
         try:
             haproxy = front.prepare()
         except CannotHave as why:
             missing = f"NOT TESTED, THREE REPLICAS BEHIND THE FRONT: {why}"
             print(missing, flush=True)
-            names.remove("cluster")
+            names = [name for name in names if name not in BEHIND_THE_FRONT]
 
     def stand(name, home):
-        if name == "kvctrld":
-            return Stand(Kvctrld(binary, package.hash_profile(), Endpoint.take(ports), home), package, ports)
+        profile = package.hash_profile()
+        if name in BEHIND_THE_FRONT:
+            kind = ClusterStand if name == "cluster" else SoakStand
+            return kind(Cluster(binary, haproxy, profile, ports, home), package, ports)
         if name == "lmcache":
             return Stand(LMCacheController(package, Endpoint.take(ports), home), package, ports)
-        return ClusterStand(Cluster(binary, haproxy, package.hash_profile(), ports, home), package, ports)
+        kind = Stand if name == "kvctrld" else RepairStand
+        return kind(Kvctrld(binary, profile, Endpoint.take(ports), home), package, ports)
 
     run_dir = tempfile.mkdtemp(prefix="kvctrl-interop-")
     ports, answers, faults = Ports(), {}, []
@@ -77,7 +88,7 @@ def main():
             faults.append(fault)
         elif fault:
             print(f"not judged, as it is LMCache's own controller: {fault}")
-    for together in ("kvctrld", "lmcache"), ("cluster",):
+    for together in TABLES:
         table = {name: answers[name] for name in together if name in answers}
         if table:
             faults += compare(table, version)
@@ -97,8 +108,8 @@ def main():
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=list(STEPS), help="run one of the parts: one replica, LMCache's controller, or "
-                        "three replicas behind the front")
+    parser.add_argument("--only", choices=list(STEPS), help="run one of the parts: one replica, LMCache's controller, one "
+                        "replica with losses, three replicas behind the front, or those with busy engines")
     parser.add_argument("--keep", action="store_true", help="keep the logs of a run without faults too")
     return parser.parse_args()
 
@@ -127,6 +138,7 @@ def run(name, stand):
         return answers, fault, why
     finally:
         end_all()
+        stand.close()
     return answers, None, None
 
 

@@ -29,6 +29,9 @@ class Stand:
             engine.start()
             engine.wait_registered()
 
+    def close(self):
+        """Ends what is no process; those are ended all together."""
+
     def wait_settled(self):
         for engine in self.engines:
             engine.wait_settled()
@@ -63,6 +66,17 @@ class Stand:
         if status == 200:
             self.last_move = answer["event_id"]
         return self.plain(status, answer)
+
+    def on_tokens(self, path, prompt, **more):
+        """A command to inst0 about a prompt in its CPU cache."""
+        return self.post(path, instance_id="inst0", location=CPU, tokens=list(range(*prompt)), **more)
+
+    def confirmation(self, event_id):
+        """What became of waiting for a move's destination, once that is decided."""
+        def decided():
+            status, event = self.controller.endpoint.request("GET", f"/events/{event_id}")
+            return self.plain(status, event) if status != 200 else event["confirmed"] != "awaited" and event["confirmed"]
+        return wait_until(f"{event_id} is confirmed, or is not", decided, 60, self.controller.process)
 
     def store(self, engine, start, end):
         """Stores at an engine and waits until the controller has counted the chunks."""

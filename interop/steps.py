@@ -13,6 +13,7 @@ from stand import CPU
 DISK = "LocalDiskBackend"
 COPIED, PINNED, MOVED, CLEARED = (0, 1024), (10000, 10512), (20000, 20512), (30000, 30768)
 BEFORE_KILL, WHILE_AWAY, AFTER_RESTART = (40000, 41024), (50000, 50512), (60000, 60512)
+AFTER_COMPRESS, AFTER_DECOMPRESS = (70000, 70256), (80000, 80256)
 NO_SYNC = {"inst0": [], "inst1": []}
 MISS = [["", "", 0, ""]]
 
@@ -105,7 +106,7 @@ def _(stand):
 @step("pin", "inst0 stores 512 tokens; pin", 512)
 def _(stand):
     stand.store(stand.engines[0], *PINNED)
-    return stand.post("/pin", instance_id="inst0", location=CPU, tokens=list(range(*PINNED)))
+    return stand.on_tokens("/pin", PINNED)
 
 
 @step("p2p-one", "P2P lookup by hand, held by inst0", {
@@ -136,6 +137,11 @@ def _(stand):
 @step("check-finish", "check_finish of that move", "done")
 def _(stand):
     return stand.post("/check_finish", event_id=stand.last_move)
+
+
+@step("copy-confirmed", "whether the destination of that move has reported what it took", "confirmed")
+def _(stand):
+    return stand.confirmation(stand.last_move)
 
 
 @step("p2p-both", "P2P lookup by hand, held by both", {
@@ -171,7 +177,7 @@ def _(stand):
 
 @step("compress-unknown", "compress with a method the worker does not know", 0)
 def _(stand):
-    return stand.post("/compress", instance_id="inst0", method="none", location=CPU, tokens=list(range(*COPIED)))
+    return stand.on_tokens("/compress", COPIED, method="none")
 
 
 @step("clear", "inst0 stores 768 tokens; clear inst0", 768)
@@ -232,6 +238,29 @@ def _(stand):
 @step("controller-kill-health", "health of inst1 after that", {"0": 0})
 def _(stand):
     return stand.post("/health", instance_id="inst1")
+
+
+@step("compress", "inst0 compresses 1024 tokens with cachegen and stores 256; lookup",
+      {"compressed": 1024, "lookup": {"inst0": [CPU, 1024]}})
+def _(stand):
+    compressed = stand.on_tokens("/compress", BEFORE_KILL, method="cachegen")
+    stand.engines[0].store(*AFTER_COMPRESS)  # known with all that it said before
+    stand.wait_keys("inst0", 13)
+    return {"compressed": compressed, "lookup": stand.lookup(*BEFORE_KILL)}
+
+
+@step("decompress", "inst0 decompresses them and stores 256; lookup",
+      {"decompressed": 1024, "lookup": {"inst0": [CPU, 1024]}})
+def _(stand):
+    decompressed = stand.on_tokens("/decompress", BEFORE_KILL, method="cachegen")
+    stand.engines[0].store(*AFTER_DECOMPRESS)
+    stand.wait_keys("inst0", 14)
+    return {"decompressed": decompressed, "lookup": stand.lookup(*BEFORE_KILL)}
+
+
+@step("decompress-plain", "inst0 decompresses what is not compressed", error(502, "Worker error"))
+def _(stand):
+    return stand.on_tokens("/decompress", WHILE_AWAY, method="cachegen")
 
 
 @step("dead-peer", "kill -9 of inst0; move with copy to it", error(502, "Resource temporarily unavailable"))

@@ -1,7 +1,8 @@
-"""Starts LMCache's own standalone engine, with one route more on its internal API.
+"""Starts LMCache's own standalone engine, with three routes more on its internal API.
 
 Runs inside the virtual environment. An engine asks the controller for P2P lookups only while it serves a request of
-a model server; the added route makes it do exactly that, with the engine's own code, for the tokens [start, end).
+a model server; one added route makes it do exactly that, with the engine's own code, for the tokens [start, end). The
+others tell the chunk hashes that its CPU cache holds, which are what it tells in a full sync, and those of a prompt.
 
 Engines of different hosts have different addresses. Here all are on one host: INTEROP_SOURCE is the loopback address
 that this one's connections to the controller (INTEROP_CONTROLLER) come from.
@@ -48,6 +49,18 @@ async def p2p_lookup(request: Request, start: int, end: int):
 
     # The backend's sockets belong to the storage manager's loop, which runs in another thread than this server.
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(awake(), storage.loop))
+
+
+@cache_api.router.post("/interop/keys")
+async def keys(request: Request):
+    backend = request.app.state.lmcache_adapter.lmcache_engine.storage_manager.local_cpu_backend
+    return {"keys": [key.chunk_hash for key in backend.get_keys()]}
+
+
+@cache_api.router.post("/interop/hashes")
+async def hashes(request: Request, start: int, end: int):
+    database = request.app.state.lmcache_adapter.lmcache_engine.token_database
+    return {"hashes": [key.chunk_hash for _, _, key in database.process_tokens(list(range(start, end)))]}
 
 
 source, controller = os.environ.get("INTEROP_SOURCE"), os.environ.get("INTEROP_CONTROLLER")
