@@ -42,12 +42,14 @@ func TestMetrics_SayWhatTheRoomsSay(t *testing.T) {
 	r.register("a", 0)
 	r.register("b", 0)
 	r.admit("a", 0, "L", 1, 2, 3)
+	const at = 1_700_000_001_000_000
+	stream := registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: "b"}, Location: "L"}
 	start := func(id string) {
-		r.state.Registry().SyncStart(registry.SyncStart{Stream: registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: "b"}, Location: "L"}, SyncID: id})
+		r.state.Registry().SyncStart(registry.SyncStart{Stream: stream, SyncID: id, At: at})
 	}
 	start("replaced")
 	start("complete")
-	r.state.Registry().SyncEnd(registry.SyncEnd{Stream: registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: "b"}, Location: "L"}, SyncID: "complete"})
+	r.state.Registry().SyncEnd(registry.SyncEnd{Stream: stream, SyncID: "complete", At: at})
 	start("runs")
 	body := r.get("/metrics").Body.String()
 	for _, line := range []string{

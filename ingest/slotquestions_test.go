@@ -181,11 +181,12 @@ func TestSlots_ANewLeaderWaits(t *testing.T) {
 // TestSlots_PausesOutliveTheLeader: how often a worker's syncs were given up is in the log,
 // so the next leader makes the same pause.
 func TestSlots_PausesOutliveTheLeader(t *testing.T) {
-	now := time.Unix(1000, 0)
+	now := time.Now()
 	c := newReplicas(t, 1, always)
 	c.serve(func(_ int, o *Options) { o.Now = func() time.Time { return now } })
 	c.elect(0)
 	c.owing("a", "b")
+	now = now.Add(time.Second)
 	stream := registry.StreamRef{WorkerRef: ref("a"), Location: registry.CPULocation}
 	say := func(entry []byte) {
 		c.mu.Lock()
