@@ -112,17 +112,17 @@ func TestCluster_ThreeReplicasFollow(t *testing.T) {
 				t.Errorf("%s takes leadership: %v", n.NodeID(), err)
 			}
 		}
-		<-time.After(2 * freshTick) // before the first mark a bound is met by a barrier
+		<-time.After(4 * freshTick) // before the first stamps have come back a bound is met by a barrier
 		for _, n := range c.nodes {
 			f, err := n.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Second})
-			if err != nil || f.Staleness < leader.times.lease || f.Staleness > leader.times.lease+2*freshTick {
-				t.Errorf("%s within a second: %+v, %v; the lease belongs to the bound", n.NodeID(), f, err)
+			if err != nil || f.Staleness <= 0 || f.Staleness > 4*freshTick {
+				t.Errorf("%s within a second: %+v, %v; want what the voters vouch for", n.NodeID(), f, err)
 			}
 			f, err = n.Read(context.Background(), Read{Consistency: Bounded, MaxStaleness: time.Millisecond})
 			if err != nil || f.Staleness != 0 {
-				t.Errorf("%s within a bound tighter than the lease: %+v, %v; want a proven 0", n.NodeID(), f, err)
+				t.Errorf("%s within a bound tighter than that: %+v, %v; want a proven 0", n.NodeID(), f, err)
 			}
-			if f, err := n.Read(context.Background(), Read{}); err != nil || f.Staleness > leader.times.lease+2*freshTick {
+			if f, err := n.Read(context.Background(), Read{}); err != nil || f.Staleness > 4*freshTick {
 				t.Errorf("%s reads stale: %+v, %v", n.NodeID(), f, err)
 			}
 		}

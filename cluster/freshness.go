@@ -171,11 +171,11 @@ func (n *Node) serveCommit(_ context.Context, from Identity, body []byte) ([]byt
 	if err := unmarshal(body, &q); err != nil {
 		return nil, err
 	}
+	now := time.Now() // before all that is looked at: nothing is said of later
 	term, leads := n.leads()
 	if !leads {
 		return nil, n.notLeading()
 	}
-	now := time.Now()
 	members := n.configuration()
 	if _, ok := serverOf(members, from.NodeID); ok {
 		n.progress.note(from.NodeID, q.Applied, now)
@@ -197,19 +197,19 @@ func (n *Node) serveCommit(_ context.Context, from Identity, body []byte) ([]byt
 
 // staleness is an upper bound of the state's age.
 func (n *Node) staleness() time.Duration {
+	now := time.Now()
 	only, one := soleVoter(n.configuration())
 	alone := one && only.ID == raft.ServerID(n.id)
 	if alone && n.IsLeader() {
 		// Nobody else can commit: what is committed is known here and now.
-		n.fresh.note(time.Now(), n.raft.CommitIndex(), n.machine.Applied())
+		n.fresh.note(now, n.raft.CommitIndex(), n.machine.Applied())
 	}
 	asOf := n.fresh.since(n.machine.Applied())
 	if asOf.IsZero() {
 		return StalenessUnknown
 	}
-	age := time.Since(asOf)
-	if alone && age < time.Millisecond {
-		age = 0 // the note was made in this very call
+	if alone && !asOf.Before(now) {
+		return 0 // the note was made in this very call
 	}
-	return max(age, 0)
+	return max(time.Since(asOf), 0)
 }

@@ -134,6 +134,13 @@ func TestRead_MinIndex(t *testing.T) {
 		if f, err := n.Read(context.Background(), Read{Consistency: Bounded}); err != nil || f.Staleness != 0 {
 			t.Errorf("bounded by nothing: %+v, %v", f, err)
 		}
+		// Except while the state is behind it, for however short a time.
+		n.fresh.mu.Lock()
+		n.fresh.asOf, n.fresh.mark, n.fresh.index = time.Now().Add(-time.Microsecond), time.Now(), a.Index+100
+		n.fresh.mu.Unlock()
+		if f, err := n.Read(context.Background(), Read{}); err != nil || f.Staleness < time.Microsecond {
+			t.Errorf("with a state that is behind: %+v, %v", f, err)
+		}
 		c.stop()
 	})
 }

@@ -53,8 +53,9 @@ func (v *vouchers) back(term uint64, node string, stamp int64, now time.Time) {
 	}
 }
 
-// until gives the latest time at which a majority of the voters, of whom self is there
-// at now, was in no later term.
+// until gives the latest time, up to now, at which a majority of the voters, of whom self
+// is there at now, was in no later term. A question may be held up for long between its now
+// and this, while stamps of others come back: what was committed meanwhile it has not seen.
 func (v *vouchers) until(now time.Time, term uint64, self string, c raft.Configuration) (time.Time, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -76,5 +77,8 @@ func (v *vouchers) until(now time.Time, term uint64, self string, c raft.Configu
 	}
 	slices.SortFunc(times, func(a, b time.Time) int { return b.Compare(a) })
 	at := times[len(times)/2]
+	if at.After(now) {
+		at = now
+	}
 	return at, !at.IsZero()
 }

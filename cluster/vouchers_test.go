@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,6 +65,62 @@ func TestVouchers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Of a question that was held up while others were answered, the answer is of its own time:
+// what has been committed since it does not know.
+func TestVouchers_NotBeyondTheQuestion(t *testing.T) {
+	t0 := time.Now()
+	at := func(ms int) time.Time { return t0.Add(time.Duration(ms) * time.Millisecond) }
+	var v vouchers
+	v.stamp(t0)
+	var members raft.Configuration
+	for _, id := range []raft.ServerID{"a", "b", "c"} {
+		members.Servers = append(members.Servers, raft.Server{ID: id, Suffrage: raft.Voter})
+	}
+	for _, node := range []string{"b", "c"} {
+		v.back(7, node, v.stamp(at(1010)), at(1020))
+	}
+	if until, ok := v.until(at(1000), 7, "a", members); !ok || !until.Equal(at(1000)) {
+		t.Errorf("sure until %v (%v), asked at 1s", until.Sub(t0), ok)
+	}
+}
+
+// Who is in another term than the leader vouches for nothing, however new the stamp is.
+func TestServeCommit_OfAnotherTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startSim(t, simOptions{seed: 8})
+		leader, follower := c.mustLead(), c.followers()[0]
+		c.settle()
+		c.wait(time.Second)
+		c.isolate(leader.NodeID())
+		const silence = 100 * time.Millisecond
+		c.wait(silence)
+		ask := func(term uint64, stamp int64) (a commitAnswer) {
+			t.Helper()
+			q, err := json.Marshal(commitQuestion{Term: term, Stamp: stamp})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := leader.serveCommit(context.Background(), follower.Identity(), q)
+			if err == nil {
+				err = json.Unmarshal(b, &a)
+			}
+			if err != nil || a.AgeNS == nil {
+				t.Fatalf("answer %s: %v", b, err)
+			}
+			return a
+		}
+		stamp := ask(0, 0).Stamp
+		for _, term := range []uint64{0, leader.Term() - 1, leader.Term() + 1} {
+			if age := time.Duration(*ask(term, stamp).AgeNS); age < silence {
+				t.Errorf("somebody of term %d vouched for the leader of term %d: sure until %v ago", term, leader.Term(), age)
+			}
+		}
+		if age := time.Duration(*ask(leader.Term(), stamp).AgeNS); age != 0 { // no time has passed since the stamp
+			t.Errorf("somebody of its term did not vouch for it: sure until %v ago", age)
+		}
+	})
 }
 
 // A staleness is close when all is well, and grows from the moment on that a leader hears
