@@ -28,6 +28,11 @@ type modelEngine struct {
 	speaks  bool // its registration was answered
 	beating bool // it sends heartbeats
 
+	// haunted: what its predecessor said has been read since it registered. If then its own
+	// first words are lost, the other's numbers may pass for them.
+	haunted   bool
+	lostFirst map[string]bool
+
 	holds map[string]map[lmcache.Key]bool
 	queue map[string][]modelOp // not sent yet
 	next  map[string]int64
@@ -36,15 +41,13 @@ type modelEngine struct {
 	asks, beats modelDealer
 	sync        *modelSync
 	syncs       int
-
-	// unsure are the keys of operations that were said between the list of a sync and the
-	// answer to its start: nobody can tell on which side of the list they were.
-	unsure map[lmcache.Key]bool
 }
 
+// modelOp is an operation; list is the sync whose list is older than it, if its start has
+// not been accepted.
 type modelOp struct {
-	op     lmcache.KVOp
-	unsure bool
+	op   lmcache.KVOp
+	list *modelSync
 }
 
 // modelPipe is a connection to a PULL socket. A worker that connects elsewhere leaves
@@ -82,13 +85,13 @@ type modelSync struct {
 	polls   int
 	resends int
 	polled  time.Time
-	unsure  map[lmcache.Key]bool
+	after   []lmcache.KVOp // said after the list and before the start was accepted
 }
 
 func (m *model) start(ref registry.WorkerRef, beating bool, peer *string) *modelEngine {
 	m.processes++
 	e := &modelEngine{m: m, ref: ref, process: m.processes, beating: beating, peer: peer, port: int64(8000 + m.processes),
-		holds: make(map[string]map[lmcache.Key]bool), queue: make(map[string][]modelOp), next: make(map[string]int64), unsure: make(map[lmcache.Key]bool)}
+		holds: make(map[string]map[lmcache.Key]bool), queue: make(map[string][]modelOp), next: make(map[string]int64), lostFirst: make(map[string]bool)}
 	m.engines = append(m.engines, e)
 	if i := slices.IndexFunc(m.newest, func(old *modelEngine) bool { return old.ref == ref }); i >= 0 {
 		m.newest[i] = e
@@ -134,8 +137,11 @@ func (e *modelEngine) operation(location string, key lmcache.Key, kind lmcache.O
 	} else {
 		delete(e.holds[location], key)
 	}
-	e.queue[location] = append(e.queue[location], modelOp{op: lmcache.KVOp{Kind: kind, Key: key},
-		unsure: location == modelCPU && e.sync != nil && e.sync.stage == syncListed})
+	q := modelOp{op: lmcache.KVOp{Kind: kind, Key: key}}
+	if location == modelCPU && e.sync != nil && e.sync.stage == syncListed {
+		q.list = e.sync
+	}
+	e.queue[location] = append(e.queue[location], q)
 	return true
 }
 
@@ -150,16 +156,8 @@ func (e *modelEngine) flush() {
 			q.op.Seq = e.next[location]
 			e.next[location]++
 			msg.Operations = append(msg.Operations, q.op)
-			if location != modelCPU {
-				continue
-			}
-			if q.unsure && e.sync != nil && e.sync.stage == syncListed {
-				e.sync.unsure[q.op.Key] = true
-			} else {
-				delete(e.unsure, q.op.Key)
-				if e.sync != nil {
-					delete(e.sync.unsure, q.op.Key)
-				}
+			if q.list != nil {
+				q.list.after = append(q.list.after, q.op)
 			}
 		}
 		e.queue[location] = nil
@@ -238,7 +236,7 @@ func (e *modelEngine) answer(d *modelDealer, frame []byte) {
 // refused is a start that was not accepted.
 func (e *modelEngine) refused() {
 	if e.sync.tries++; e.sync.tries == 3 {
-		e.thaw()
+		e.sync = nil
 	}
 }
 
@@ -246,13 +244,8 @@ func (e *modelEngine) status(a *lmcache.FullSyncStatusRetMsg) {
 	s := e.sync
 	s.polls++
 	switch {
-	case a.CanExitFreeze:
-		if a.IsComplete {
-			e.unsure = s.unsure
-		}
-		e.thaw()
-	case s.polls >= 60:
-		e.thaw()
+	case a.CanExitFreeze || s.polls >= 60:
+		e.sync = nil
 	case len(a.MissingBatches) > 0 && s.resends < 3:
 		s.resends++
 		for _, i := range a.MissingBatches {
@@ -260,13 +253,6 @@ func (e *modelEngine) status(a *lmcache.FullSyncStatusRetMsg) {
 		}
 		e.sendEnd()
 	}
-}
-
-func (e *modelEngine) thaw() {
-	for k := range e.sync.unsure { // it may have been complete all the same
-		e.unsure[k] = true
-	}
-	e.sync = nil
 }
 
 func (e *modelEngine) sendBatch(i int64) {
@@ -290,8 +276,9 @@ func (e *modelEngine) stepSync() {
 	switch s.stage {
 	case syncTold:
 		e.syncs++
-		s.stage, s.unsure = syncListed, make(map[lmcache.Key]bool)
+		s.stage = syncListed
 		s.id = fmt.Sprintf("%s_%d_%d.%d", e.ref.Instance, e.ref.Worker, e.process, e.syncs)
+		e.m.lists[s.id] = s
 		s.keys = slices.Collect(slices.Chunk(e.held(modelCPU), 2))
 		if len(s.keys) == 0 {
 			s.keys = [][]lmcache.Key{nil}

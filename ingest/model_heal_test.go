@@ -155,7 +155,9 @@ func (e *modelEngine) verify() {
 	if m.naive.worker(e.ref).process != e.port {
 		return // its registration was lost with its replica, and it has a predecessor's name
 	}
-	blind := slices.ContainsFunc(m.naive.worker(e.ref).streams, func(s *naiveStream) bool { return s.blind })
+	unsure := func(k lmcache.Key) bool {
+		return slices.ContainsFunc(m.naive.worker(e.ref).streams, func(s *naiveStream) bool { return s.blind || s.unsure[registry.Key(k)] })
+	}
 	for _, location := range []string{modelCPU, modelDisk} {
 		lossy := false
 		for _, l := range info.Locations {
@@ -164,11 +166,12 @@ func (e *modelEngine) verify() {
 		switch {
 		case lossy && location == modelCPU && e.beating:
 			m.fatalf("%v: the CPU cache is still lossy, sync %s", e.ref, info.SyncState)
-		case lossy:
+		case lossy, e.haunted && e.lostFirst[location]:
 			continue
 		}
 		for _, k := range append(slices.Clone(modelKeys), proofKey) {
-			if location == modelCPU && (e.unsure[k] || blind) {
+			if location == modelCPU && unsure(k) {
+				m.naive.count["keys not looked at"]++
 				continue
 			}
 			says := slices.Contains(reg.Holders(registry.Key(k)), registry.StreamRef{WorkerRef: e.ref, Location: location})

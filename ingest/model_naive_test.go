@@ -27,6 +27,10 @@ type naive struct {
 	order     int
 	maxEvicts int
 
+	// unsure gives the keys of operations that came between the list of a sync and its
+	// start, when next is the number that follows. Nobody can tell them from older ones.
+	unsure func(syncID string, next int64) map[registry.Key]bool
+
 	count map[string]int // what there was, for the test's own figures
 }
 
@@ -59,8 +63,9 @@ type naiveStream struct {
 	keys     map[registry.Key]bool
 	stored   bool
 	lossy    bool
-	cleared  bool // sound again by holding nothing: what was lost may be missing
-	blind    bool // what was lost between a sync's start and the first number nobody can know
+	cleared  bool                  // sound again by holding nothing: what was lost may be missing
+	unsure   map[registry.Key]bool // what the last sync may say wrongly of
+	blind    bool                  // what was lost between a sync's start and the first number nobody can know
 	gaps     int64
 	counted  bool    // a gap of this message
 	numbers  []int64 // all there ever were
@@ -88,6 +93,7 @@ type naiveSync struct {
 	got     map[int64]bool
 	keys    map[registry.Key]bool
 	evicted map[registry.Key]bool
+	unsure  map[registry.Key]bool
 	ended   bool
 	lost    bool
 }
@@ -394,7 +400,9 @@ func (s *naiveStream) unnumbered() bool {
 func (s *naiveStream) operation(w *naiveWorker, key registry.Key, evict bool) {
 	held := len(s.keys)
 	sets := []map[registry.Key]bool{s.keys}
+	delete(s.unsure, key)
 	if s.sync != nil {
+		delete(s.sync.unsure, key)
 		sets = append(sets, s.sync.keys)
 		s.sync.evicted[key] = evict
 	}
@@ -440,6 +448,11 @@ func (n *naive) syncStart(r registry.SyncStart) {
 	s.blind = false
 	s.sync = &naiveSync{id: r.SyncID, started: r.At, batches: r.BatchCount, got: make(map[int64]bool),
 		keys: make(map[registry.Key]bool), evicted: make(map[registry.Key]bool)}
+	next := int64(0)
+	if len(s.numbers) > 0 {
+		next = s.numbers[len(s.numbers)-1] + 1
+	}
+	s.sync.unsure = n.unsure(r.SyncID, next)
 	s.stored = s.stored || r.TotalKeys > 0
 	w.wanted = ""
 }
@@ -481,7 +494,7 @@ func (n *naive) complete(ref registry.StreamRef, s *naiveStream, at registry.Mic
 	if !y.ended || int64(len(y.got)) < y.batches {
 		return
 	}
-	s.keys, s.synced, s.sync = y.keys, true, nil
+	s.keys, s.unsure, s.synced, s.sync = y.keys, y.unsure, true, nil
 	s.ended.id, s.ended.at = y.id, at
 	w.failures, w.failed = 0, 0
 	n.count["syncs complete"]++

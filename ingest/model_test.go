@@ -34,6 +34,7 @@ type model struct {
 	newest  []*modelEngine // of each worker
 	pipes   []*modelPipe
 	dealers map[string]*modelEngine
+	lists   map[string]*modelSync // by id, all there were
 
 	replicas []*modelReplica
 	leader   *modelReplica
@@ -94,7 +95,7 @@ func TestModel(t *testing.T) {
 }
 
 func newModel(t *rapid.T, count map[string]int) *model {
-	m := &model{t: t, now: time.Unix(1_000_000, 0), dealers: make(map[string]*modelEngine), digests: make(map[uint64]registry.Digest),
+	m := &model{t: t, now: time.Unix(1_000_000, 0), dealers: make(map[string]*modelEngine), lists: make(map[string]*modelSync), digests: make(map[uint64]registry.Digest),
 		naive: naive{count: count, sessions: make(map[registry.SessionID]uint64), seen: make(map[registry.SessionID]registry.Micros)}}
 	m.maxSyncs = 1 + draw(t, "max syncs", 3)
 	m.timeout = pick(t, "worker timeout", []time.Duration{0, 0, 100 * time.Second})
@@ -117,10 +118,34 @@ func newModel(t *rapid.T, count map[string]int) *model {
 		}
 		m.start(ref, !rarely(t, "no heartbeats", 5), url)
 	}
+	m.naive.unsure = func(id string, next int64) map[registry.Key]bool {
+		keys := make(map[registry.Key]bool)
+		for _, op := range m.lists[id].after {
+			if op.Seq < next {
+				keys[registry.Key(op.Key)] = true
+			}
+		}
+		return keys
+	}
 	if !rarely(t, "no answer", 4) {
 		m.calm()
 	}
+	for _, e := range m.engines { // many stories are of the repair of a loss
+		if e.speaks && !rarely(t, "sound", 2) {
+			e.lose()
+		}
+	}
 	return m
+}
+
+// lose loses an operation, and shows it.
+func (e *modelEngine) lose() {
+	for _, k := range []lmcache.Key{1, 2, 3} {
+		e.operation(modelCPU, k, lmcache.Admit)
+		e.flush()
+	}
+	e.push.frames = slices.Delete(e.push.frames, 1, 2)
+	e.m.calm()
 }
 
 func (m *model) fatalf(format string, args ...any) {
@@ -206,7 +231,7 @@ func (m *model) actions() (all []func()) {
 		if p := m.pipe(); p != nil {
 			n := min(1+draw(m.t, "frames", 3), len(p.frames))
 			m.t.Logf("# %d messages of %v are lost", n, p.owner.ref)
-			p.frames = p.frames[n:]
+			p.lose(n)
 		}
 	})
 	may(1, func() {
@@ -219,7 +244,7 @@ func (m *model) actions() (all []func()) {
 		e.connect(replica())
 		m.t.Logf("# %v goes on at replica %d", e.ref, e.push.to.id)
 	}))
-	may(1, m.with(func(e *modelEngine) { e.dial(&e.asks) }))
+	may(2, m.with(func(e *modelEngine) { e.dial(&e.asks) }))
 	may(2, m.restart)
 	may(3, func() { replica().propose(pick(m.t, "fate", []modelFate{modelUntold, modelLate, modelLost})) })
 	may(1, func() {
@@ -255,7 +280,13 @@ func (m *model) actions() (all []func()) {
 // is stored all the same.
 func (m *model) store(e *modelEngine) {
 	if e.speaks && (e.sync == nil || e.sync.stage == syncTold || rarely(m.t, "under way", 3)) {
-		e.operation(m.location(), pick(m.t, "key", modelKeys), lmcache.Admit)
+		l, k := m.location(), pick(m.t, "key", modelKeys)
+		if held := e.held(l); len(held) >= 3 && !e.holds[l][k] { // full
+			e.operation(l, pick(m.t, "evicted", held), lmcache.Evict)
+		}
+		if !e.operation(l, k, lmcache.Admit) {
+			e.operation(l, k, lmcache.Evict)
+		}
 	}
 }
 
@@ -331,8 +362,23 @@ func (m *model) deliver() {
 	}
 }
 
+// lose loses the next messages.
+func (p *modelPipe) lose(n int) {
+	for _, frame := range p.frames[:n] {
+		if m, _ := lmcache.Decode(frame); m.Type() == "BatchedKVOperationMsg" {
+			if m := m.(*lmcache.BatchedKVOperationMsg); m.Operations[0].Seq == 0 {
+				p.owner.lostFirst[m.Location] = true
+			}
+		}
+	}
+	p.frames = p.frames[n:]
+}
+
 func (p *modelPipe) deliver() {
 	frame := p.frames[0]
+	for _, e := range p.owner.m.newest {
+		e.haunted = e.haunted || e.ref == p.owner.ref && e != p.owner
+	}
 	p.frames = p.frames[1:]
 	p.to.pull.part(frame, "model")
 }
@@ -372,7 +418,7 @@ func (m *model) crash(r *modelReplica) {
 	m.t.Logf("# replica %d crashes", r.id)
 	for _, p := range m.pipes {
 		if p.to == r {
-			p.frames = nil
+			p.lose(len(p.frames))
 			if e := p.owner; e.push == p && !e.gone {
 				e.connect(m.replicas[(r.id+1)%len(m.replicas)])
 			}
