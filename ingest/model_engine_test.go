@@ -79,6 +79,7 @@ const (
 type modelSync struct {
 	id      string
 	stage   syncStage
+	frozen  time.Time // since then
 	keys    [][]lmcache.Key
 	tries   int // of the start
 	sent    int // batches
@@ -184,6 +185,10 @@ func (e *modelEngine) beat() {
 // patience is how long LMCache's worker waits for an answer.
 const modelPatience = 30 * time.Second
 
+// modelFreeze is how long a full sync without mishap may freeze an engine: until its first
+// question for the status, 5 s after the end.
+const modelFreeze = 8 * time.Second
+
 // overdue gives up questions that nobody has answered.
 func (e *modelEngine) overdue() {
 	for _, d := range []*modelDealer{&e.asks, &e.beats} {
@@ -245,6 +250,9 @@ func (e *modelEngine) status(a *lmcache.FullSyncStatusRetMsg) {
 	s.polls++
 	switch {
 	case a.CanExitFreeze || s.polls >= 60:
+		if m := e.m; !m.mended.IsZero() && s.frozen.After(m.mended) && m.now.Sub(s.frozen) > modelFreeze {
+			m.fatalf("%v was frozen for %v, and nothing went wrong", e.ref, m.now.Sub(s.frozen))
+		}
 		e.sync = nil
 	case len(a.MissingBatches) > 0 && s.resends < 3:
 		s.resends++
@@ -276,7 +284,7 @@ func (e *modelEngine) stepSync() {
 	switch s.stage {
 	case syncTold:
 		e.syncs++
-		s.stage = syncListed
+		s.stage, s.frozen = syncListed, e.m.now
 		s.id = fmt.Sprintf("%s_%d_%d.%d", e.ref.Instance, e.ref.Worker, e.process, e.syncs)
 		e.m.lists[s.id] = s
 		s.keys = slices.Collect(slices.Chunk(e.held(modelCPU), 2))

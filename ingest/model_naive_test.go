@@ -226,6 +226,7 @@ func (n *naive) lease(l registry.Lease) {
 			w.suspect = silence > 0 && w.beats && l.At-w.heard > silence
 			for _, s := range w.streams {
 				if s.sync != nil && timeout > 0 && l.At-s.sync.started > timeout {
+					n.count["syncs given up, too old"]++
 					w.failSync(s, l.At)
 				}
 			}
@@ -354,16 +355,10 @@ func (n *naive) ops(o registry.Ops, session registry.SessionID) {
 			}
 		}
 		if evicted > n.maxEvicts {
+			n.count["syncs given up, too many evicts"]++
 			w.failSync(s, o.At)
 		}
 	}
-}
-
-// cleared reports whether a stream that had lost events is sound because it held nothing
-// for a moment. No false chunk is named, but what was lost may be missing.
-func (n *naive) cleared(ref registry.WorkerRef, location string) bool {
-	w := n.worker(ref)
-	return w != nil && slices.ContainsFunc(w.streams, func(s *naiveStream) bool { return s.location == location && s.cleared })
 }
 
 // late reports whether a number was passed over before, and its batch overtaken.

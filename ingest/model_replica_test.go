@@ -166,7 +166,7 @@ func (r *modelReplica) answers() {
 // lease is one turn of the leader's lease task.
 func (r *modelReplica) lease() {
 	o := LeaseOptions{Log: r, State: r, Heard: r.s.TakeHeard, PutBack: r.s.PutBackHeard, Interval: 5 * time.Second,
-		WorkerTimeout: r.m.timeout, Now: r.clock}
+		WorkerTimeout: r.m.timeout, SyncTimeout: r.m.tooLong, Now: r.clock}
 	if r.m.timeout > 0 {
 		o.HealthCheckInterval = time.Second
 	}

@@ -45,7 +45,9 @@ type model struct {
 	digests  map[uint64]registry.Digest
 	naive    naive
 
+	mended   time.Time     // since then nothing goes wrong
 	timeout  time.Duration // of a worker; 0: nobody expires
+	tooLong  time.Duration // for a sync; 0: as by default
 	maxSyncs int
 	commands int
 
@@ -99,6 +101,7 @@ func newModel(t *rapid.T, count map[string]int) *model {
 		naive: naive{count: count, sessions: make(map[registry.SessionID]uint64), seen: make(map[registry.SessionID]registry.Micros)}}
 	m.maxSyncs = 1 + draw(t, "max syncs", 3)
 	m.timeout = pick(t, "worker timeout", []time.Duration{0, 0, 100 * time.Second})
+	m.tooLong = pick(t, "sync timeout", []time.Duration{0, 40 * time.Second})
 	evicts := pick(t, "max sync evicts", []int{1 << 18, 3})
 	m.naive.maxEvicts = evicts
 	for id := range 1 + draw(t, "replicas", 3) {
@@ -215,16 +218,24 @@ func (m *model) actions() (all []func()) {
 	may(3, func() { replica().propose(modelApplied) })
 	may(1, func() { replica().catchUp(uint64(len(m.log))) })
 	may(2, func() {
-		m.now = m.now.Add(pick(m.t, "time", []time.Duration{10 * time.Millisecond, time.Second, 6 * time.Second, 31 * time.Second}))
+		m.now = m.now.Add(pick(m.t, "time", []time.Duration{time.Second, 6 * time.Second, 31 * time.Second, 130 * time.Second}))
 	})
 	may(2, func() {
 		if m.leader != nil {
 			m.leader.lease()
 		}
 	})
+	may(1, func() { // nobody says anything for long
+		if m.leader != nil && m.timeout > 0 && rarely(m.t, "silence", 3) {
+			for silent := time.Duration(0); silent <= m.timeout; silent += 5 * time.Second {
+				m.now = m.now.Add(5 * time.Second)
+				m.leader.lease()
+			}
+		}
+	})
 	may(1, func() { m.heard(replica()) })
 	may(1, m.command)
-	may(1, m.compare)
+	may(4, m.compare)
 
 	// What goes wrong.
 	may(2, func() {
@@ -516,6 +527,12 @@ func (m *model) compare() {
 	for _, e := range m.naive.events {
 		got, _ := reg.Event(e.ID)
 		diff("event", *e, got, cmpopts.IgnoreFields(registry.Event{}, "Detail"))
+	}
+	for _, e := range m.engines {
+		if !e.gone && e.speaks {
+			e.truth(reg, modelCPU)
+			e.truth(reg, modelDisk)
+		}
 	}
 }
 
