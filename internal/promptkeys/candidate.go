@@ -98,15 +98,16 @@ func (s *scratch) key(c *candidate) registry.Key {
 	return registry.Key(s.first[c.sizeAt].Key(&c.profile))
 }
 
-// follow searches under those of list, maxInUse at most, whose first chunk somebody holds.
-func (s *scratch) follow(reg *registry.Registry, p Prompt, list []*candidate, m *merger) {
+// follow searches under those of list whose first chunk somebody holds, until so many
+// profiles have been found.
+func (s *scratch) follow(reg *registry.Registry, p Prompt, list []*candidate, m *merger, most int) {
 	for _, c := range list {
-		if !c.takes(p) || !reg.Held(s.key(c)) {
-			continue
-		}
-		_, hits := c.search(reg, p)
-		if m.add(c, hits); len(m.found) == maxInUse {
+		if len(m.found) >= most {
 			return
+		}
+		if c.takes(p) && reg.Held(s.key(c)) {
+			_, hits := c.search(reg, p)
+			m.add(c, hits)
 		}
 	}
 }
@@ -120,7 +121,7 @@ func (f *Finder) probe(reg *registry.Registry, p Prompt, rest []*candidate, s *s
 			continue
 		}
 		tried = true
-		s.follow(reg, p, sized(rest, at), m)
+		s.follow(reg, p, sized(rest, at), m, before+maxInUse)
 	}
 	switch {
 	case len(m.found) > before:

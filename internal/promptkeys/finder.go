@@ -18,8 +18,9 @@ import (
 const Auto = "auto"
 
 const (
-	// maxInUse bounds the profiles in use, and those that one lookup follows. A fleet has
-	// one, or two while it is being changed over; each costs every lookup a first chunk.
+	// maxInUse bounds the profiles in use, and of the others those that one lookup
+	// follows. A fleet has one, or two while it is being changed over; each costs every
+	// lookup a first chunk.
 	maxInUse = 8
 	// probeShift: of 2 to the power of so many lookups that hit under auto, one tries the
 	// other candidates too: else an engine whose prompts another profile finds as well
@@ -116,7 +117,9 @@ func New(o Options) (*Finder, error) {
 			return nil, err
 		}
 		f.candidates = candidatesOf([]lmcache.Profile{p}, f.sizes)
-		profiles = append([]lmcache.Profile{p}, profiles...)
+		if !slices.Contains(profiles, p) {
+			profiles = append([]lmcache.Profile{p}, profiles...)
+		}
 	}
 	f.others = othersOf(profiles, f.sizes, f.candidates)
 	f.known.Store(&known{use: f.candidates[:1], rest: f.candidates[1:], proven: !f.auto})
@@ -209,7 +212,7 @@ func (f *Finder) Find(reg *registry.Registry, p Prompt) Result {
 		if first.takes(p) {
 			r.First = s.key(first)
 		}
-		s.follow(reg, p, k.use, &m)
+		s.follow(reg, p, k.use, &m, maxInUse)
 	}
 	if len(k.rest) > 0 && (!m.any() || !k.proven || f.probeDue()) {
 		take()

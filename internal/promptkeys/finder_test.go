@@ -109,6 +109,33 @@ func TestFind_EnginesOfDifferentProfiles(t *testing.T) {
 	}
 }
 
+// TestFind_FollowsSoManyAtMost: a prompt that is stored under every profile costs a
+// lookup so many searches, however many there are, and none is left out for good.
+func TestFind_FollowsSoManyAtMost(t *testing.T) {
+	reg, f := newFleet(t), newFinder(t, Options{ChunkSizes: []int{256, 64}})
+	tokens := prompt(1, 512)
+	for _, p := range lmcache.AutoCandidates(nil) {
+		for _, size := range []int{256, 64} {
+			reg.store(fmt.Sprint(p, size), p.String(), size, tokens, 0)
+		}
+	}
+	followed := func() (n int) {
+		for _, p := range f.Stats(reg.Registry).Profiles {
+			n += int(p.Hits)
+		}
+		return n
+	}
+	most := 0
+	for range 200 {
+		before := followed()
+		f.Find(reg.Registry, Prompt{Tokens: tokens})
+		most = max(most, followed()-before)
+	}
+	if most > 2*maxInUse || most <= maxInUse {
+		t.Errorf("a lookup followed %d profiles, want more than those in use and %d at most", most, 2*maxInUse)
+	}
+}
+
 // TestFind_SharedPromptsAreProbedNowAndThen: an engine whose every prompt another
 // profile finds as well is found all the same.
 func TestFind_SharedPromptsAreProbedNowAndThen(t *testing.T) {

@@ -64,6 +64,16 @@ func TestSurvey_FixedSeesWhatItDoesNotTry(t *testing.T) {
 	}
 }
 
+// TestSurvey_FixedListsEachOnce: the fixed profile is a guess of auto's too.
+func TestSurvey_FixedListsEachOnce(t *testing.T) {
+	reg, f := newFleet(t), newFinder(t, Options{Profile: "builtin@0"})
+	tokens := prompt(1, 300)
+	reg.store("a", "builtin@0", 64, tokens, 0)
+	if list := f.Survey(reg.Registry, Prompt{Tokens: tokens}); len(list) != 2 || list[1].ChunkSize != 64 || list[1].Chunks != 4 {
+		t.Errorf("%+v, want the fixed one and one of chunks of 64", list)
+	}
+}
+
 // TestSurvey_Evicted: what the last holder has dropped is told from what nobody stored.
 func TestSurvey_Evicted(t *testing.T) {
 	reg, f := newFleet(t), newFinder(t, Options{})
