@@ -12,11 +12,13 @@ const (
 	evictedBytes = evictedSlots*4 + evictedBatch*8
 )
 
-// evicted remembers the keys that lost their last holder by an evict, the latest at
-// each place of a fixed table. It is a hint: a key may be forgotten, and, one time in
-// two thousand million, taken for another.
+// evicted remembers the keys that lost their last holder by an evict and have had none
+// since, the latest at each place of a fixed table. It is a hint: a key may be forgotten,
+// and, one time in two thousand million, taken for another.
 type evicted struct {
-	pending []uint64 // hashes not noted yet; the writer's
+	// pending are hashes not noted yet; the writer's. Their slots have not left the index
+	// yet: a rebuild flushes before it drops them (forget).
+	pending []uint64
 
 	mu   sync.Mutex // held for evictedBatch stores by the writer, for one load by readers
 	tags [evictedSlots]uint32
@@ -31,6 +33,22 @@ func (e *evicted) add(hash uint64) {
 	if len(e.pending) == evictedBatch {
 		e.flush()
 	}
+}
+
+// forget is for a key that has got a holder. Should that be lost otherwise than by an
+// evict, the one before says nothing any more. known is whether the key had a slot: one
+// without is not pending. The writer's.
+func (e *evicted) forget(hash uint64, known bool) {
+	if known && len(e.pending) > 0 {
+		e.flush()
+	}
+	place := hash >> (64 - evictedBits)
+	if e.tags[place] != tag(hash) { // nobody else writes there
+		return
+	}
+	e.mu.Lock()
+	e.tags[place] = 0
+	e.mu.Unlock()
 }
 
 func (e *evicted) flush() {
@@ -48,7 +66,7 @@ func (e *evicted) has(hash uint64) bool {
 	return e.tags[hash>>(64-evictedBits)] == tag(hash)
 }
 
-// Evicted reports whether a key lost its last holder by an evict, among the latest
-// 65 536 or so that did. It does not say that nobody holds the key now. It is a hint,
-// for people: freezes do not have it, a loaded index begins without. Any goroutine.
+// Evicted reports whether a key lost its last holder by an evict and has had none since,
+// among the latest 65 536 or so that did. It is a hint, for people: freezes do not have
+// it, a loaded index begins without. Any goroutine.
 func (x *Index[V]) Evicted(key Key) bool { return x.evicted.has(mix(key)) }

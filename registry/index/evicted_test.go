@@ -28,7 +28,35 @@ func TestIndex_Evicted(t *testing.T) {
 	x.Sweep(1 << 20)
 	want("by a drop", 3, false)
 	Apply(x, b, []Key{1}, nil)
-	want("admitted again", 1, true)
+	want("admitted again", 1, false)
+	x.Drop(b)
+	x.Sweep(1 << 20)
+	want("admitted again, and then dropped", 1, false)
+}
+
+// What is evicted and admitted again within one run is held, and what is admitted and
+// evicted is not, also where the run empties a shard, which is then rebuilt without the
+// slots of what went.
+func TestIndex_EvictedInOneRun(t *testing.T) {
+	const n = 10_000 // two rebuilds
+	x := New[int](Options{Shards: 1})
+	h := x.NewHolder(1)
+	held := make([]Key, n)
+	for i := range held {
+		held[i] = Key(i)
+	}
+	Apply(x, h, held, nil)
+	back := held[n-100:] // among them some that are not noted yet, with and without a slot
+	Apply(x, h, slices.Concat(held, back), slices.Repeat([]byte{0xff}, n/8))
+	for _, k := range back {
+		if x.Evicted(k) {
+			t.Fatalf("key %d is held again, and called evicted", k)
+		}
+	}
+	Apply(x, h, back[:1], []byte{1})
+	if !x.Evicted(back[0]) {
+		t.Error("the last one that went is not known")
+	}
 }
 
 // More evicts than are noted at a time, and than there are places: the latest are known.

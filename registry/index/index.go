@@ -175,6 +175,9 @@ func (x *Index[V]) admit(h *Holder[V], key Key, hash uint64) bool {
 		return false
 	}
 	x.put(s, t, i, key, old, to)
+	if from == emptySet {
+		x.evicted.forget(hash, old != 0)
+	}
 	return true
 }
 
@@ -222,7 +225,12 @@ func (x *Index[V]) shrink(s *shard) {
 	}
 }
 
-func (x *Index[V]) rebuild(s *shard) { x.bytes += s.rebuild(x.shardBits, 0) }
+func (x *Index[V]) rebuild(s *shard) {
+	if len(x.evicted.pending) > 0 {
+		x.evicted.flush()
+	}
+	x.bytes += s.rebuild(x.shardBits, 0)
+}
 
 func (x *Index[V]) publish() {
 	set := func(a *atomic.Int64, v int64) {
