@@ -118,7 +118,7 @@ func (x *explainer) ranks(p *profileEvidence, instance string, chunks int) (with
 		case w.Instance != instance:
 		case longest[w.Worker] > chunks:
 			with = append(with, fmt.Sprint(w.Worker))
-		case w.Keys > 0:
+		case w.Stores:
 			without = append(without, fmt.Sprint(w.Worker))
 		}
 	}
@@ -157,8 +157,8 @@ func has(names []string) string {
 func (x *explainer) evicted() bool {
 	for i := range x.e.profiles {
 		if p := &x.e.profiles[i]; p.evicted {
-			x.add(whyEvicted, "Make the engine's cache larger (max_local_cpu_size, a disk or remote backend), pin what must stay, or send such prompts to one engine so that they stay in use.",
-				"the prompt was stored (under %s), and whoever held its first chunk last has evicted it", profileAt(p))
+			x.add(whyEvicted, "Nothing to do after a clear. Else make the engine's cache larger (max_local_cpu_size, a disk or remote backend), pin what must stay, or send such prompts to one engine so that they stay in use.",
+				"the prompt's first chunk was stored (under %s), and whoever held it last has evicted it", profileAt(p))
 			return true
 		}
 	}
@@ -218,7 +218,8 @@ func (x *explainer) worker(ref registry.WorkerRef) *registry.WorkerInfo {
 	return &x.e.workers[i]
 }
 
-// randomSeeds: keys that match nothing and change with the process.
+// randomSeeds: keys that match nothing and change with the process. It is no proof: what
+// is compared is 32 keys of each process, and the prompts may have been others.
 func (x *explainer) randomSeeds() {
 	var names []string
 	var one storeEvidence
@@ -230,11 +231,11 @@ func (x *explainer) randomSeeds() {
 	if len(names) == 0 {
 		return
 	}
-	what := fmt.Sprintf("instance %s holds %s that no profile has ever found, and after its restart it stored other keys than before (%d and %d first keys, none in common)", list(quoted(names)), count(one.keys, "chunk"), one.before, one.now)
+	what := fmt.Sprintf("instance %s holds %s, no lookup of this replica has found anything there, and since its restart it has stored other keys than before (%d and %d first keys, none in common)", list(quoted(names)), count(one.keys, "chunk"), one.before, one.now)
 	if len(names) > 1 {
-		what = fmt.Sprintf("instances %s hold chunks that no profile has ever found, and after a restart each stored other keys than before", list(quoted(names)))
+		what = fmt.Sprintf("instances %s hold chunks, no lookup of this replica has found anything there, and since its restart each has stored other keys than before", list(quoted(names)))
 	}
-	x.add(whyRandom, "Set PYTHONHASHSEED to one number (such as 0) in the environment of every engine and restart them: without it vLLM's hash begins with a number of its own in each process, and nobody else can tell its keys.", "%s", what)
+	x.add(whyRandom, "See whether PYTHONHASHSEED is set in the engine's environment. If not, set it to one number (such as 0) for every engine and restart them: without it vLLM's hash begins with a number of its own in each process, and nobody else can tell its keys. If it is, the engine was only asked for other prompts than before: give the number in --hash-seeds.", "%s", what)
 }
 
 // random reports whether an instance's keys look like those of a hash that begins anew
@@ -310,7 +311,7 @@ func (x *explainer) notStored() {
 	for _, w := range x.e.workers {
 		keys += w.Keys
 	}
-	detail := fmt.Sprintf("nobody has said that it stored the prompt's first chunk; what is known is of others: %s at %s", count(keys, "chunk"), count(int64(len(x.e.workers)), "worker"))
+	detail := fmt.Sprintf("by what its workers say, nobody holds the prompt's first chunk: it was not stored, or not since an engine's last start, or it was evicted longer ago than this replica remembers; what is held is of others: %s at %s", count(keys, "chunk"), count(int64(len(x.e.workers)), "worker"))
 	if keys == 0 {
 		detail = fmt.Sprintf("nothing is stored at all, at %s", count(int64(len(x.e.workers)), "worker"))
 	}

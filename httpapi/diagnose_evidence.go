@@ -53,8 +53,8 @@ type storeEvidence struct {
 	instance string
 	keys     int64
 	found    bool // some prompt has been found at it, by this replica
-	sampled  int  // of its keys, so many were looked at,
-	shared   int  // and so many of these are held by another instance too
+	looked   bool // at some of its keys,
+	shared   int  // of which so many are held by another instance too
 	// Of the first keys of its workers' present processes, and of those before; both
 	// counts what the present ones have in common with those before.
 	now, before, both int
@@ -77,7 +77,8 @@ const (
 // Cost: some milliseconds (BenchmarkDiagnose), and under each profile that finds
 // something the time of hashing the prompt and asking for each chunk.
 func (s *Server) evidenceOf(reg *registry.Registry, p promptkeys.Prompt) *evidence {
-	e := &evidence{tokens: len(p.Tokens), instance: p.Instance, workers: reg.Workers(p.Instance), departed: reg.Departed()}
+	e := &evidence{tokens: len(p.Tokens), instance: p.Instance, departed: reg.Departed()}
+	e.workers = reg.Workers(p.Instance) // after who has gone: who goes meanwhile is not told to be back
 	e.unknown = p.Instance != "" && len(e.workers) == 0
 	if hash := s.opts.Finder.Stats(reg); !hash.Auto {
 		e.fixed = hash.Profiles[0].Profile
@@ -125,10 +126,9 @@ func (st *storeEvidence) look(reg *registry.Registry, w registry.WorkerInfo) {
 	if st.found {
 		return
 	}
-	if st.sampled == 0 {
-		keys := reg.SampleKeys(st.instance, maxSampled)
-		st.sampled = len(keys)
-		for _, k := range keys {
+	if !st.looked {
+		st.looked = true
+		for _, k := range reg.SampleKeys(st.instance, maxSampled) {
 			if slices.ContainsFunc(reg.Holders(k), func(h registry.StreamRef) bool { return h.Instance != st.instance }) {
 				st.shared++
 			}

@@ -24,7 +24,7 @@ func seen(change func(*evidence)) *evidence {
 }
 
 func aWorker(instance string, rank, keys int64) registry.WorkerInfo {
-	return registry.WorkerInfo{WorkerRef: registry.WorkerRef{Instance: instance, Worker: rank}, Keys: keys, SyncState: registry.SyncNone,
+	return registry.WorkerInfo{WorkerRef: registry.WorkerRef{Instance: instance, Worker: rank}, Keys: keys, Stores: keys > 0, SyncState: registry.SyncNone,
 		Locations: []registry.LocationInfo{{Location: "LocalCPUBackend", Keys: keys}}}
 }
 
@@ -125,17 +125,17 @@ func TestExplain(t *testing.T) {
 		{"workers that held nothing", func(e *evidence) { d := gone("expired"); d.Keys = 0; e.departed = []registry.Departed{d} }, []string{"not_stored"}, nil},
 		{"many that expired", func(e *evidence) { e.departed = slices.Repeat([]registry.Departed{gone("expired")}, 9) }, []string{"worker_expired", "worker_expired", "worker_expired", "not_stored"}, nil},
 
-		{"random seed", func(e *evidence) { e.stores[0] = storeEvidence{instance: "a", keys: 10, sampled: 8, now: 8, before: 8} }, []string{"random_seed", "not_stored"}, []string{`instance "a" holds 10 chunks that no profile has ever found`, "PYTHONHASHSEED"}},
+		{"random seed", func(e *evidence) { e.stores[0] = storeEvidence{instance: "a", keys: 10, now: 8, before: 8} }, []string{"random_seed", "not_stored"}, []string{`instance "a" holds 10 chunks, no lookup of this replica has found anything there`, "If it is, the engine was only asked for other prompts"}},
 		{"other keys after a restart, but found", func(e *evidence) {
-			e.stores[0] = storeEvidence{instance: "a", keys: 10, found: true, sampled: 8, now: 8, before: 8}
+			e.stores[0] = storeEvidence{instance: "a", keys: 10, found: true, now: 8, before: 8}
 		}, []string{"not_stored"}, nil},
 		{"the same keys after a restart", func(e *evidence) {
-			e.stores[0] = storeEvidence{instance: "a", keys: 10, sampled: 8, now: 8, before: 8, both: 2}
+			e.stores[0] = storeEvidence{instance: "a", keys: 10, now: 8, before: 8, both: 2}
 		}, []string{"unknown_profile", "not_stored"}, []string{`not found any prompt at "a" yet (10 chunks)`, "among the 1 profile "}},
 		{"keys of another instance's", func(e *evidence) {
-			e.stores[0] = storeEvidence{instance: "a", keys: 10, sampled: 8, shared: 1, now: 8, before: 8}
+			e.stores[0] = storeEvidence{instance: "a", keys: 10, shared: 1, now: 8, before: 8}
 		}, []string{"unknown_profile", "not_stored"}, nil},
-		{"never restarted, never found", func(e *evidence) { e.stores[0] = storeEvidence{instance: "a", keys: 10, sampled: 8, now: 8} }, []string{"unknown_profile", "not_stored"}, nil},
+		{"never restarted, never found", func(e *evidence) { e.stores[0] = storeEvidence{instance: "a", keys: 10, now: 8} }, []string{"unknown_profile", "not_stored"}, nil},
 		{"two random seeds", func(e *evidence) {
 			e.stores = []storeEvidence{{instance: "a", keys: 1, now: 8, before: 8}, {instance: "b", keys: 1, now: 8, before: 8}}
 		}, []string{"random_seed", "not_stored"}, []string{`instances "a", "b" hold`}},
@@ -150,7 +150,7 @@ func TestExplain(t *testing.T) {
 		}, []string{"worker_expired", "stream_lossy", "unknown_profile", "not_stored"}, nil},
 
 		{"nothing stored", func(e *evidence) { e.workers[0].Keys = 0; e.stores = nil }, []string{"not_stored"}, []string{"nothing is stored at all, at 1 worker"}},
-		{"not stored", func(*evidence) {}, []string{"not_stored"}, []string{"what is known is of others: 10 chunks at 1 worker", "chat template"}},
+		{"not stored", func(*evidence) {}, []string{"not_stored"}, []string{"what is held is of others: 10 chunks at 1 worker", "chat template"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			defer func() {

@@ -171,6 +171,13 @@ func TestDiagnose_EachReason(t *testing.T) {
 			r.admit("a", 0, cpu, keys...)
 			r.admit("a", 1, cpu, 7)
 		}, want: []string{"ranks_incomplete"}, miss: "unknown_profile", words: `chunk 1 is held by rank 0 of instance "a" and not by rank 1`},
+		{name: "ranks_incomplete: one that has evicted all it stored", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.register("a", 1)
+			r.admit("a", 0, cpu, keys...)
+			r.ops("a", 1, 0, false, keys...)
+			r.ops("a", 1, 3, true, keys...)
+		}, want: []string{"ranks_incomplete"}, miss: "unknown_profile", words: `chunk 1 is held by rank 0 of instance "a" and not by rank 1`},
 		{name: "held_elsewhere", fleet: func(r *rig, keys []lmcache.Key) {
 			r.register("a", 0)
 			r.admit("a", 0, cpu, 7)
@@ -186,6 +193,14 @@ func TestDiagnose_EachReason(t *testing.T) {
 			r.ops("a", 0, 0, false, keys...)
 			r.ops("a", 0, 3, true, keys...)
 		}, want: []string{"all_evicted"}, miss: "all_evicted", words: "stored (under builtin@0 with chunks of 256)"},
+		{name: "all_evicted: stored again, and lost with the process", fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.ops("a", 0, 0, false, keys...)
+			r.ops("a", 0, 3, true, keys...)
+			r.ops("a", 0, 6, false, keys...)
+			r.register("b", 0)
+			r.expire("a", 0)
+		}, want: []string{"worker_expired", "not_stored"}, miss: "worker_expired"},
 		{name: "worker_expired", fleet: func(r *rig, keys []lmcache.Key) {
 			r.register("a", 0)
 			r.admit("a", 0, cpu, keys...)
@@ -221,7 +236,15 @@ func TestDiagnose_EachReason(t *testing.T) {
 				r.register("a", 0)
 				r.admit("a", 0, cpu, chain(r.t, root, prompt)...)
 			}
-		}, want: []string{"random_seed", "not_stored"}, miss: "unknown_profile", words: `instance "a" holds 3 chunks that no profile has ever found, and after its restart it stored other keys than before (3 and 3 first keys, none in common)`},
+		}, want: []string{"random_seed", "not_stored"}, miss: "unknown_profile", words: `instance "a" holds 3 chunks, no lookup of this replica has found anything there, and since its restart it has stored other keys than before (3 and 3 first keys, none in common)`},
+		{name: "unknown_profile: other keys, of a process that was given up and went on", options: auto(256), fleet: func(r *rig, keys []lmcache.Key) {
+			ref := registry.WorkerRef{Instance: "a"}
+			r.register("a", 0)
+			r.admit("a", 0, cpu, chain(r.t, "builtin@int=1234567", prompt)...)
+			r.expire("a", 0)
+			r.state.Registry().Register(registry.Registration{WorkerRef: ref, IP: "1.2.3.4", Port: 1, At: day + 20_000_000, ByHeartbeat: true})
+			r.admit("a", 0, cpu, chain(r.t, "builtin@int=1234567", counting(10_000, 600))...)
+		}, want: []string{"worker_expired", "syncing", "stream_lossy", "unknown_profile", "not_stored"}, miss: "syncing"},
 		{name: "unknown_profile: the same keys after a restart", options: auto(256), fleet: func(r *rig, keys []lmcache.Key) {
 			for range 2 {
 				r.register("a", 0)
@@ -264,7 +287,7 @@ func TestDiagnose_EachReason(t *testing.T) {
 			r.register("a", 0)
 			r.admit("a", 0, cpu, chain(r.t, "builtin@0", counting(90_000, 256))...)
 			r.post("/lookup", lookupBody(counting(90_000, 256), ""))
-		}, want: []string{"not_stored"}, miss: "not_stored", words: "what is known is of others: 1 chunk at 1 worker"},
+		}, want: []string{"not_stored"}, miss: "not_stored", words: "what is held is of others: 1 chunk at 1 worker"},
 		{name: "not_stored: nothing is", fleet: func(r *rig, keys []lmcache.Key) { r.register("a", 0) }, want: []string{"not_stored"}, miss: "not_stored", words: "nothing is stored at all"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -368,6 +391,21 @@ func TestDiagnose_BadBodies(t *testing.T) {
 		}
 	}
 	want(t, r.post("/diagnose", `{"tokens":[],"instance_id":null}`), 200, "")
+}
+
+// TestDiagnose_LooksOnceAtAnInstance: a look that finds none of its keys is not taken
+// again for each of its workers.
+func TestDiagnose_LooksOnceAtAnInstance(t *testing.T) {
+	r := newRig(t)
+	st := storeEvidence{instance: "a"}
+	st.look(r.state.Registry(), registry.WorkerInfo{Keys: 1})
+	for _, instance := range []string{"a", "b"} {
+		r.register(instance, 0)
+		r.admit(instance, 0, "L", 7)
+	}
+	if st.look(r.state.Registry(), registry.WorkerInfo{Keys: 1}); st.shared != 0 || st.keys != 2 {
+		t.Errorf("%+v: looked twice", st)
+	}
 }
 
 // TestDiagnose_LongPrompt: the chunks that are followed are bounded.

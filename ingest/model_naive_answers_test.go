@@ -221,7 +221,7 @@ func (n *naive) infos() (out []registry.WorkerInfo, t registry.Totals) {
 		for _, w := range i.workers {
 			info := registry.WorkerInfo{WorkerRef: w.ref, IP: w.ip, Port: w.port, PeerInitURL: w.peer, Registered: w.registered,
 				LastHeartbeat: w.beat, LastHeard: w.heard, Beats: w.beats, Liveness: registry.Alive, SyncState: registry.SyncNone,
-				SyncFailures: w.failures, SyncFailed: w.failed}
+				SyncFailures: w.failures, SyncFailed: w.failed, Stores: slices.ContainsFunc(w.streams, func(s *naiveStream) bool { return s.stored })}
 			if w.suspect {
 				info.Liveness = registry.Suspect
 				t.SuspectWorkers++

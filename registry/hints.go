@@ -33,8 +33,8 @@ type Departed struct {
 	Keys int64  // (chunk, location) pairs it held
 }
 
-// WasEvicted reports whether a chunk lost its last holder by an evict, not long ago: it
-// is among some 65 536 that did. It says nothing of whether the chunk is held now.
+// WasEvicted reports whether a chunk lost its last holder by an evict, not long ago, and
+// has had none since: it is among some 65 536 that did.
 //
 // Concurrency: any goroutine, without the registry's lock; some 20 ns. A hint (see this
 // file's beginning): yes is wrong once in two thousand million times, no is no proof.
@@ -42,7 +42,7 @@ func (r *Registry) WasEvicted(k Key) bool { return r.idx.Evicted(index.Key(k)) }
 
 // FirstKeys returns the first keys, up to 32, that this replica saw a worker's present
 // process admit or announce, and those of the process before it, told by their
-// registrations. A hint.
+// registrations: one that was given up and comes back by a heartbeat goes on. A hint.
 func (r *Registry) FirstKeys(ref WorkerRef) (before, now []Key) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -71,11 +71,15 @@ func TestHints_FirstKeys(t *testing.T) {
 	reg.Deregister(a, 300*second)
 	want("gone", keyRange(101, 103), nil)
 	reg.Register(Registration{WorkerRef: a, At: 400 * second, ByHeartbeat: true})
-	want("back", keyRange(101, 103), nil)
+	want("back, the same process", nil, keyRange(101, 103))
 	st := StreamRef{a, CPULocation}
 	reg.SyncStart(SyncStart{Stream: st, SyncID: "s", BatchCount: 1, At: 400 * second})
 	reg.SyncBatch(SyncBatch{Stream: st, SyncID: "s", Keys: keyRange(7, 9)})
-	want("what a sync announces", keyRange(101, 103), keyRange(7, 9))
+	want("what a sync announces", nil, append(keyRange(101, 103), keyRange(7, 9)...))
+
+	reg.Deregister(a, 500*second)
+	reg.Register(Registration{WorkerRef: a, At: 600 * second})
+	want("back, another process", append(keyRange(101, 103), keyRange(7, 9)...), nil)
 }
 
 func TestHints_Departed(t *testing.T) {

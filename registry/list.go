@@ -110,6 +110,7 @@ func (w *worker) info() WorkerInfo {
 		LastHeard:     w.lastHeard,
 		Beats:         w.beats,
 		Liveness:      Alive,
+		Stores:        w.stores(),
 		SyncState:     w.syncState(),
 		SyncFailures:  w.syncFailures,
 		SyncFailed:    w.syncFailed,

@@ -22,6 +22,7 @@ type WorkerInfo struct {
 	Beats         bool // it has sent heartbeats since it was registered
 	Liveness      Liveness
 	Keys          int64  // (chunk, location) pairs held
+	Stores        bool   // it has held chunks since it was registered: its instance is found only by what it holds too
 	SyncState     string // "none", "wanted", "unrepaired", "syncing", "completed"
 	SyncFailures  int    // full syncs given up since the last that completed
 	SyncFailed    Micros // when the last of them was; 0 for never

@@ -91,6 +91,7 @@ func (r *Registry) Register(g Registration) RegisterResult {
 			return RegisterResult{Refused: refused}
 		}
 		w = r.addWorker(g.WorkerRef)
+		w.firsts.now = slices.Clone(r.departed.firstKeys(g.WorkerRef))
 	} else if w.after(g.At) {
 		return RegisterResult{Known: true}
 	} else if w.repeats(g) {
@@ -187,7 +188,6 @@ func (r *Registry) newWorker(inst *instance, rank int64, number uint64) *worker 
 	}
 	inst.workers = append(inst.workers, w)
 	r.workers[w.ref] = w
-	w.firsts.before = r.departed.firstKeys(w.ref)
 	return w
 }
 
