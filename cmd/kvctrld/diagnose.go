@@ -55,7 +55,7 @@ prompt's chunks, and the likely reasons of a miss with what to do, the likeliest
 
 The prompt is given by its token ids, or as text that is turned into token ids by a vLLM
 server (--tokenize-url) or by the model's tokenizer.json (--tokenizer). It must be the text
-that the model gets: for a chat, after the chat template.`,
+that the model gets: for a chat, after the chat template, and with --no-special-tokens.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			tokens, err := p.read(cmd, &r)

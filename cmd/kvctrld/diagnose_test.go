@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -72,6 +73,8 @@ func TestDiagnose_Text(t *testing.T) {
 		{"its route", []string{"--text", "@" + file, "--tokenize-url", "URL/tokenize"}, `{"tokens":[5,6,7]}`},
 		{"a file", []string{"--text", "a b", "--tokenizer", tokenizers + "gpt2.json"}, `{"tokens":[67,284]}`},
 		{"a file with a token for the beginning", []string{"--text", "a", "--tokenizer", tokenizers + "llama3.json"}, `{"tokens":[0,67]}`},
+		{"a chat, by a file", []string{"--text", "<|begin_of_text|>a", "--no-special-tokens", "--tokenizer", tokenizers + "llama3.json"}, `{"tokens":[0,67]}`},
+		{"a chat, by a server", []string{"--text", "x", "--no-special-tokens", "--tokenize-url", "URL"}, `{"tokens":[5,6,7]}`},
 		{"standard input", []string{"--text", "-", "--tokenizer", tokenizers + "gpt2.json"}, `{"tokens":[67]}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -90,8 +93,12 @@ func TestDiagnose_Text(t *testing.T) {
 			if got := r.got[len(r.got)-1]; got != "POST /diagnose? "+c.body && got != "POST /diagnose "+c.body {
 				t.Errorf("asked %q, want %s", got, c.body)
 			}
-			if strings.Contains(c.args[len(c.args)-1], "URL") && r.got[0] != `POST /tokenize {"prompt":"héllo\n"}` {
-				t.Errorf("tokenized %q", r.got[0])
+			asked := `POST /tokenize {"prompt":"héllo\n"}`
+			if slices.Contains(c.args, "--no-special-tokens") {
+				asked = `POST /tokenize {"add_special_tokens":false,"prompt":"x"}`
+			}
+			if strings.Contains(c.args[len(c.args)-1], "URL") && r.got[0] != asked {
+				t.Errorf("tokenized %q, want %s", r.got[0], asked)
 			}
 		})
 	}
@@ -115,6 +122,7 @@ func TestDiagnose_WrongLines(t *testing.T) {
 		{[]string{"--text", "x"}, "--text goes with --tokenizer FILE or --tokenize-url URL"},
 		{[]string{"--tokens", "1", "--tokenizer", "x"}, "--text goes with"},
 		{[]string{"--text", "x", "--tokenizer", "a", "--tokenize-url", "b"}, "none of the others can be"},
+		{[]string{"--tokens", "1", "--no-special-tokens"}, "none of the others can be"},
 		{[]string{"--tokens", "x"}, `token "x" is no whole number`},
 		{[]string{"--text", "@/nowhere", "--tokenizer", "x"}, "text: open /nowhere"},
 		{[]string{"--text", "@" + notUTF8, "--tokenizer", "x"}, "text: not UTF-8"},

@@ -23,6 +23,7 @@ const maxText = 16 << 20
 // promptArgs are the ways to give a prompt: token ids, or text and who turns it into them.
 type promptArgs struct {
 	tokens, text, tokenizer, tokenizeURL string
+	bare                                 bool // no special tokens are added
 }
 
 func (p *promptArgs) flags(cmd *cobra.Command) {
@@ -30,7 +31,9 @@ func (p *promptArgs) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.text, "text", "", "the prompt as text, @FILE or -, with --tokenizer or --tokenize-url")
 	cmd.Flags().StringVar(&p.tokenizer, "tokenizer", "", "the model's tokenizer.json, which turns --text into token ids (byte-level BPE, as of Llama 3 and Qwen; others are refused)")
 	cmd.Flags().StringVar(&p.tokenizeURL, "tokenize-url", "", "a vLLM server, such as http://vllm-0:8000, whose POST /tokenize turns --text into token ids")
+	cmd.Flags().BoolVar(&p.bare, "no-special-tokens", false, "add none to --text: the chat template has written them into it already (else Llama 3's beginning would stand there twice)")
 	cmd.MarkFlagsMutuallyExclusive("tokens", "text")
+	cmd.MarkFlagsMutuallyExclusive("tokens", "no-special-tokens")
 	cmd.MarkFlagsOneRequired("tokens", "text")
 	cmd.MarkFlagsMutuallyExclusive("tokenizer", "tokenize-url")
 }
@@ -51,11 +54,11 @@ func (p *promptArgs) read(cmd *cobra.Command, r *remote) ([]int64, error) {
 		return nil, &exitError{code: exitConfig, err: err}
 	}
 	if p.tokenizer != "" {
-		return encode(p.tokenizer, text)
+		return p.encode(text)
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), r.timeout)
 	defer cancel()
-	return tokenize(ctx, p.tokenizeURL, text)
+	return p.tokenize(ctx, text)
 }
 
 // readText reads "@FILE", "-" for standard input, or takes the text itself.
@@ -85,28 +88,35 @@ func readText(arg string, stdin io.Reader) (string, error) {
 }
 
 // encode turns a text into token ids by a tokenizer.json.
-func encode(file, text string) ([]int64, error) {
-	f, err := os.Open(file)
+func (p *promptArgs) encode(text string) ([]int64, error) {
+	f, err := os.Open(p.tokenizer)
 	if err != nil {
 		return nil, &exitError{code: exitConfig, err: fmt.Errorf("--tokenizer: %w", err)}
 	}
 	defer f.Close()
 	t, err := tokenizer.Load(f)
 	if err != nil {
-		return nil, &exitError{code: exitConfig, err: fmt.Errorf("--tokenizer %s: %w; ask an engine instead: --tokenize-url http://HOST:8000, or POST its /tokenize and give --tokens", file, err)}
+		return nil, &exitError{code: exitConfig, err: fmt.Errorf("--tokenizer %s: %w; ask an engine instead: --tokenize-url http://HOST:8000, or POST its /tokenize and give --tokens", p.tokenizer, err)}
+	}
+	if p.bare {
+		return t.EncodeBare(text), nil
 	}
 	return t.Encode(text), nil
 }
 
 // tokenize asks a vLLM server for the token ids of a text, with the special tokens that
-// its completions add.
-func tokenize(ctx context.Context, server, text string) ([]int64, error) {
-	base, err := restURL(server)
+// its completions add, if any.
+func (p *promptArgs) tokenize(ctx context.Context, text string) ([]int64, error) {
+	base, err := restURL(p.tokenizeURL)
 	if err != nil {
 		return nil, &exitError{code: exitConfig, err: fmt.Errorf("--tokenize-url: %w", err)}
 	}
 	target := strings.TrimSuffix(base, "/tokenize") + "/tokenize"
-	body, err := json.Marshal(map[string]any{"prompt": text})
+	ask := map[string]any{"prompt": text}
+	if p.bare {
+		ask["add_special_tokens"] = false
+	}
+	body, err := json.Marshal(ask)
 	if err != nil {
 		return nil, fmt.Errorf("encode text: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 // bpe joins bytes to tokens, pair by pair.
 type bpe struct {
 	vocab  map[string]int64 // of the tokens' bytes
+	texts  map[string]int64 // and of their texts in the file; only while that is read
 	bytes  [256]int64       // the token of each single byte
 	merges map[pair]merge
 	// whole is set when a word that is a token as it stands is not joined: what its

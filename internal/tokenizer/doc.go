@@ -5,10 +5,12 @@
 // prompt changes the key of every chunk, and a diagnosis of it would mislead.
 //
 //	t, err := tokenizer.Load(file)
-//	ids := t.Encode("text as the model gets it")
+//	ids := t.Encode("text of a completion")
+//	ids = t.EncodeBare("text that a chat template has made")
 //
-// The ids are those of the Python package tokenizers, with the special tokens that the
-// file adds (the beginning of a text for Llama 3): testdata/record.py has recorded some.
+// The ids are those of the Python package tokenizers, with or without the special tokens
+// that the file adds (the beginning of a text for Llama 3): testdata/record.py has
+// recorded some.
 // DESIGN.md says why this is not a library.
 //
 // Callers: cmd/kvctrld, for its --text. No goroutines; a Tokenizer is immutable and may

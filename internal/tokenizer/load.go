@@ -59,18 +59,31 @@ func Load(r io.Reader) (*Tokenizer, error) {
 			return nil, fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
+	next := int64(len(t.model.texts))
 	for _, a := range f.Added {
-		if err := t.addToken(a); err != nil {
+		if err := t.addToken(a, &next); err != nil {
 			return nil, fmt.Errorf("added token %q: %w", a.Content, err)
 		}
 	}
+	t.model.texts = nil
 	return t, nil
 }
 
-func (t *Tokenizer) addToken(a addedJSON) error {
-	switch {
-	case a.Content == "":
+// addToken adds a token. The Python package does not go by its id in the file: it takes
+// the vocabulary's, or the next one that is free.
+func (t *Tokenizer) addToken(a addedJSON, next *int64) error {
+	if a.Content == "" {
 		return nil
+	}
+	id, known := t.model.texts[a.Content]
+	if !known {
+		id = *next
+		*next++
+		t.model.texts[a.Content] = id
+	}
+	switch {
+	case a.ID != id:
+		return fmt.Errorf("id %d is not supported: the Python package would give it %d", a.ID, id)
 	case a.SingleWord || a.Lstrip || a.Rstrip:
 		return errors.New("single_word, lstrip and rstrip are not supported")
 	case !a.Normalized:

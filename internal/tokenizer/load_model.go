@@ -38,7 +38,7 @@ func (b *bpe) load(raw json.RawMessage) error {
 	if m.Dropout != nil && *m.Dropout != 0 || !empty(m.Unk) || !empty(m.Prefix) || !empty(m.Suffix) || m.ByteFallback {
 		return unsupported("BPE with dropout, unk_token, byte_fallback, continuing_subword_prefix or end_of_word_suffix")
 	}
-	b.whole = m.IgnoreMerges
+	b.whole, b.texts = m.IgnoreMerges, m.Vocab
 	b.vocab = make(map[string]int64, len(m.Vocab))
 	alphabet := byteAlphabet()
 	for text, id := range m.Vocab {

@@ -93,6 +93,8 @@ func TestLoad_RefusesWhatItDoesNotKnow(t *testing.T) {
 		{"a template with a token that is not there", "llama3", func(f map[string]any) {
 			in(f, "post_processor", "processors", 1)["special_tokens"] = map[string]any{}
 		}, "does not list"},
+		{"an added token with another id than the vocabulary's", "gpt2", func(f map[string]any) { in(f, "added_tokens", 0)["id"] = 5 }, `added token "<|begin_of_text|>": id 5 is not supported: the Python package would give it 0`},
+		{"an added token with an id further on", "gpt2", func(f map[string]any) { in(f, "added_tokens", 4)["id"] = 5000 }, "would give it 701"},
 		{"a token that takes the space before it", "gpt2", func(f map[string]any) { in(f, "added_tokens", 0)["lstrip"] = true }, `added token "<|begin_of_text|>": `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -156,6 +158,14 @@ func TestEncode_Suffix(t *testing.T) {
 	before, after := load(t, "llama3").Encode("hi"), tok.Encode("hi")
 	if n := len(before); len(after) != n || before[0] != after[n-1] || !slices.Equal(before[1:], after[:n-1]) {
 		t.Errorf("%v, and with the token at the end %v", before, after)
+	}
+}
+
+// TestEncodeBare: a chat template has written the beginning into the text itself.
+func TestEncodeBare(t *testing.T) {
+	tok := load(t, "llama3")
+	if got, want := tok.EncodeBare("<|begin_of_text|>hi"), tok.Encode("hi"); !slices.Equal(got, want) || len(got) < 2 || got[0] == got[1] {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

@@ -23,7 +23,14 @@ type Tokenizer struct {
 //
 // Cost: a few microseconds for each token, and the memory of the ids.
 func (t *Tokenizer) Encode(text string) []int64 {
-	ids := slices.Clone(t.prefix)
+	return append(t.append(slices.Clone(t.prefix), text), t.suffix...)
+}
+
+// EncodeBare returns the ids of a text alone: a chat template has written the special
+// tokens into it already.
+func (t *Tokenizer) EncodeBare(text string) []int64 { return t.append(nil, text) }
+
+func (t *Tokenizer) append(ids []int64, text string) []int64 {
 	t.raw.cut(text, func(id int64) { ids = append(ids, id) }, func(piece string) {
 		if t.nfc {
 			piece = norm.NFC.String(piece)
@@ -36,7 +43,7 @@ func (t *Tokenizer) Encode(text string) []int64 {
 			}
 		})
 	})
-	return append(ids, t.suffix...)
+	return ids
 }
 
 // added are tokens that are found in a text whole, before anything else is done to it.
