@@ -40,6 +40,7 @@ func (r *Registry) confirmMoves(at Micros) {
 			return true
 		}
 		e.Finished = notAhead(e.Finished, at)
+		e.Created = min(e.Created, e.Finished) // the same clock's
 		if at-e.Finished <= r.opts.ConfirmWithin {
 			return false
 		}

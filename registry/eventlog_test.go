@@ -69,3 +69,18 @@ func TestEvents_ManyComeAndGo(t *testing.T) {
 	}
 	reload(t, reg, opts)
 }
+
+// A move that a clock ahead has stamped is brought down to the right one's time to be waited
+// for, and did not end before it began.
+func TestMove_StampedAhead(t *testing.T) {
+	reg := New(Options{})
+	const ahead = hour
+	reg.CreateEvent(EventCreate{ID: "m", Kind: CommandMove, At: ahead})
+	if err := reg.FinishEvent(EventFinish{ID: "m", State: EventDone, At: ahead + second, Confirm: &Confirmation{Ranks: []int64{0}}}); err != nil {
+		t.Fatal(err)
+	}
+	reg.Lease(Lease{At: second})
+	if e, _ := reg.Event("m"); e.Finished != second || e.Created > e.Finished {
+		t.Errorf("created %d, finished %d", e.Created, e.Finished)
+	}
+}
