@@ -19,6 +19,11 @@ import (
 // committed by then the leader of the term has counted. One clock is read, and no
 // message is needed that is not sent anyhow.
 //
+// It rests on raft: the term rises, on disk, before a vote is given, and a pre-vote gives
+// nothing. Members change one at a time, each change committed before the next, so that
+// the first who is elected in a later term needs a majority of the members that the
+// leader has or of their neighbours: one of those that vouch.
+//
 // Any goroutine.
 type vouchers struct {
 	mu     sync.Mutex
