@@ -85,7 +85,7 @@ func (x *explainer) incomplete() bool {
 	seen := map[string]bool{}
 	for i := range x.e.profiles {
 		p := &x.e.profiles[i]
-		if !p.tried {
+		if !x.e.searched(i) {
 			continue
 		}
 		for _, st := range p.streams {
@@ -269,8 +269,8 @@ func (x *explainer) unsettled(instance string) {
 			"what %s hold is not wholly known: %d in a full sync or waiting for one", list(syncing), len(syncing))
 	}
 	if len(unrepaired) > 0 {
-		x.add(whyUnrepaired, "Set lmcache_worker_heartbeat_time on these engines (such as 10) and restart them: a worker is asked for a full sync by the answer to its heartbeat.",
-			"events of %s were lost, and these send no heartbeat by which they could be asked to tell all they hold", list(unrepaired))
+		x.add(whyUnrepaired, "Wait for the first heartbeat if they have just started. Else set lmcache_worker_heartbeat_time on these engines (such as 10) and restart them: a worker is asked for a full sync by the answer to its heartbeat.",
+			"events of %s were lost, and these have sent no heartbeat since they registered, by which they could be asked to tell all they hold", list(unrepaired))
 	}
 	if len(lossy) > 0 {
 		x.add(whyLossy, "A CPU cache is made good by a full sync, another location by being emptied (kvctrld clear INSTANCE/LOCATION) or by a restart. If gaps go on, see the network between engine and controller, and the engine's log for dropped messages.",

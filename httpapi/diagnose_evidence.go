@@ -188,6 +188,13 @@ func streamsOf(reg *registry.Registry, f promptkeys.Finding, p promptkeys.Prompt
 	return streams
 }
 
+// searched reports whether a lookup of the prompt goes by a profile, the i-th: by those
+// with which it begins always, by others only when there is a whole chunk.
+func (e *evidence) searched(i int) bool {
+	p := &e.profiles[i]
+	return p.tried && (p.fullChunks > 0 || p.inUse || i == 0)
+}
+
 // tokensHeld is how many of the prompt's tokens n of its chunks are.
 func (p *profileEvidence) tokensHeld(n, tokens int) int { return min(n*p.chunkSize, tokens) }
 

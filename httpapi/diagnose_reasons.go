@@ -78,10 +78,12 @@ func (x *explainer) found() bool {
 	for i := range x.e.profiles {
 		p := &x.e.profiles[i]
 		h, any := p.best()
-		if !any || !p.tried {
+		if !any || !x.e.searched(i) {
 			continue
 		}
-		hitting = append(hitting, profileAt(p))
+		if p.fullChunks > 0 { // less has one key under chunks of any size, and is no evidence
+			hitting = append(hitting, profileAt(p))
+		}
 		if best == nil || p.tokensHeld(h.Chunks, x.e.tokens) > best.tokensHeld(hit.Chunks, x.e.tokens) {
 			best, hit = p, h
 		}

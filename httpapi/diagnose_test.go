@@ -142,6 +142,14 @@ func TestDiagnose_EachReason(t *testing.T) {
 			r.register("a", 0)
 		}, instance: "x", want: []string{"unknown_instance"}, miss: "not_stored", words: `"x"`},
 		{name: "no_workers", fleet: func(*rig, []lmcache.Key) {}, want: []string{"no_workers"}, miss: "no_workers"},
+		{name: "hit: less than a chunk of another size that is tried", options: auto(256, 512), tokens: prompt[:256], fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, keys[0])
+		}, want: []string{"hit"}, words: "the first 256 of 256 tokens in LocalCPUBackend, found by builtin@0 with chunks of 256"},
+		{name: "short_prompt: held under a profile that lookups do not try for so little", options: auto(256), tokens: prompt[:50], fleet: func(r *rig, keys []lmcache.Key) {
+			r.register("a", 0)
+			r.admit("a", 0, cpu, chain(r.t, "sha256_cbor@seed=0", prompt[:50])...)
+		}, want: []string{"short_prompt"}, miss: "short_prompt"},
 		{name: "stale_replica", fleet: func(r *rig, keys []lmcache.Key) {
 			r.register("a", 0)
 			r.node.read = func(context.Context, cluster.Read) (cluster.Freshness, error) {
