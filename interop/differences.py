@@ -11,6 +11,8 @@ REASONS = {
     "check-finish": "LMCache stores no events, its check_finish always fails; kvctrld remembers each command",
     "copy-confirmed": "LMCache stores no events, and never asks whether a move's destination has the chunks",
     "move-disk": WORDS,
+    "compress": WORDS,
+    "decompress": WORDS,
     "decompress-plain": WORDS,
     "dead-peer": WORDS,
     "clear-unknown": "LMCache answers every failure with 500 and a text about ranks; kvctrld names the instance, with 404",
