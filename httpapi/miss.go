@@ -80,7 +80,7 @@ func (m *misses) whyAnywhere(reg *registry.Registry, now time.Time) string {
 		return whyUnrepaired
 	case t.LossyStreams > 0:
 		return whyLossy
-	case t.Keys > 0 && m.unproven(reg):
+	case t.Keys > 0 && !m.finder.HasFound():
 		return whyNeverFound
 	}
 	return ""
@@ -97,16 +97,6 @@ func expired(reg *registry.Registry, now time.Time) bool {
 		_, back := reg.Worker(d.WorkerRef)
 		return !back
 	})
-}
-
-// unproven reports whether nothing has ever been found by this replica.
-func (m *misses) unproven(reg *registry.Registry) bool {
-	for _, p := range m.finder.Stats(reg).Profiles {
-		if p.Hits > 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // whyAt is what is wrong with one instance.

@@ -62,6 +62,11 @@ func (f *Finder) Stats(reg *registry.Registry) Stats {
 	return s
 }
 
+// HasFound reports whether any lookup has found anything since the process began.
+func (f *Finder) HasFound() bool {
+	return slices.ContainsFunc(f.candidates, func(c *candidate) bool { return c.hits.Load() > 0 })
+}
+
 // ProfileOf is the profile under which an instance was last found.
 func (f *Finder) ProfileOf(instance string) (profile string, chunkSize int, ok bool) {
 	c := f.instances.candidate(instance)

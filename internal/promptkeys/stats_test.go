@@ -16,9 +16,14 @@ func TestStats(t *testing.T) {
 		t.Errorf("before any lookup: %+v", s)
 	}
 	tokens := prompt(1, 512)
+	if f.Find(reg.Registry, Prompt{Tokens: tokens}); f.HasFound() {
+		t.Error("a miss counts as a find")
+	}
 	reg.store("b", "builtin@seed=0", 256, tokens, 0)
 	reg.store("a", "builtin@seed=0", 256, tokens, 1)
-	f.Find(reg.Registry, Prompt{Tokens: tokens})
+	if f.Find(reg.Registry, Prompt{Tokens: tokens}); !f.HasFound() {
+		t.Error("a find does not count")
+	}
 	now = now.Add(time.Second)
 	reg.store("c", "builtin@0", 64, prompt(2, 64), 0)
 	f.Find(reg.Registry, Prompt{Tokens: prompt(2, 64)})
