@@ -95,10 +95,10 @@ func TestSlots_HoldOverTheWholeCluster(t *testing.T) {
 						time.Sleep(time.Duration(rng.IntN(5000)) * time.Millisecond)
 						stream := registry.StreamRef{WorkerRef: ref(name), Location: registry.CPULocation}
 						say(func(b *fsm.Batch) {
-							b.SyncStart(registry.SyncStart{Stream: stream, SyncID: name, BatchCount: 0, At: 1})
+							b.SyncStart(registry.SyncStart{Stream: stream, SyncID: name, BatchCount: 0, At: micros(time.Now())})
 						})
 						time.Sleep(time.Duration(5000+rng.IntN(10000)) * time.Millisecond)
-						say(func(b *fsm.Batch) { b.SyncEnd(registry.SyncEnd{Stream: stream, SyncID: name, At: 1}) })
+						say(func(b *fsm.Batch) { b.SyncEnd(registry.SyncEnd{Stream: stream, SyncID: name, At: micros(time.Now())}) })
 						return
 					}
 				})
