@@ -40,7 +40,8 @@ type engine struct {
 	between func()
 }
 
-// engines makes workers of one rig, which are not registered yet.
+// engines makes workers of a rig, which are not registered yet. All of one rig are made
+// at once: they count together what they have sent.
 func (r *rig) engines(names ...string) []*engine {
 	sent := new(atomic.Uint64)
 	var out []*engine

@@ -263,7 +263,8 @@ func TestSync_GrowingPauses(t *testing.T) {
 // and shows as unrepaired, and with its first heartbeat it is asked.
 func TestSync_Unrepaired(t *testing.T) {
 	r := start(t, func(o *Options) { o.MaxSyncs = 1 })
-	e := r.engines("i")[0]
+	both := r.engines("i", "j")
+	e, other := both[0], both[1]
 	e.register()
 	e.admit(1, 2, 3)
 	e.operations(lmcache.Evict, true, 1)
@@ -272,16 +273,15 @@ func TestSync_Unrepaired(t *testing.T) {
 	if info, _ := r.log.Registry().Worker(ref("i")); info.SyncState != registry.SyncUnrepaired || r.log.Registry().Totals().UnrepairedWorkers != 1 {
 		t.Errorf("state %s, %+v, want unrepaired", info.SyncState, r.log.Registry().Totals())
 	}
-	other := r.engines("j")[0]
 	if !other.beat() {
 		t.Error("the unrepaired one has the slot")
 	}
-	if other.sync() != 1 {
-		t.Error("the other's sync does not end")
+	if polls := other.sync(); polls != 1 {
+		t.Errorf("the other's sync ends at poll %d, want the first", polls)
 	}
 	eventually(t, "it is asked with its first heartbeat", e.beat)
-	if e.sync() != 1 {
-		t.Error("its sync does not end")
+	if polls := e.sync(); polls != 1 {
+		t.Errorf("its sync ends at poll %d, want the first", polls)
 	}
 	e.holds("after its sync")
 }
