@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -48,13 +49,24 @@ type holderRow struct {
 	First     int    `json:"first_chunk"`
 }
 
+// maxDiagnoses bounds the diagnoses under way: it is
+// for people.
+const maxDiagnoses = 2
+
 // maxHolders bounds the holders in an answer: the longest prefixes.
 const maxHolders = 256
 
 // diagnose explains what a lookup of the same prompt finds. It is for people: it takes a
-// thousand times as long as a lookup does.
+// thousand times as long as a lookup does, in a large fleet more, so only maxDiagnoses are
+// made beside each other.
 func (s *Server) diagnose(w http.ResponseWriter, r *http.Request) error {
 	return s.parsed(w, r, bodyDiagnose, func(vs values) error {
+		select {
+		case s.diagnosing <- struct{}{}:
+			defer func() { <-s.diagnosing }()
+		default:
+			return &problem{code: codeBusy, detail: fmt.Sprintf("%d diagnoses are under way, the most there may be: try again", maxDiagnoses)}
+		}
 		fresh, err := s.freshAs(w, r, queryOf(r))
 		if err != nil {
 			return err

@@ -273,7 +273,7 @@ func (x *explainer) unsettled(instance string) {
 			"events of %s were lost, and these have sent no heartbeat since they registered, by which they could be asked to tell all they hold", list(unrepaired))
 	}
 	if len(lossy) > 0 {
-		x.add(whyLossy, "A CPU cache is made good by a full sync, another location by being emptied (kvctrld clear INSTANCE/LOCATION) or by a restart. If gaps go on, see the network between engine and controller, and the engine's log for dropped messages.",
+		x.add(whyLossy, "A CPU cache is made good by a full sync, another location when the engine has evicted all of it, or restarts (LMCache clears no disk). If gaps go on, see the network between engine and controller, and the engine's log for dropped messages.",
 			"events were lost of %s: chunks may be stored there that are not known here, and others be gone", list(lossy))
 	}
 }

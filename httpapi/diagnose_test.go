@@ -450,3 +450,24 @@ func BenchmarkDiagnose(b *testing.B) {
 		}
 	}
 }
+
+// TestDiagnose_Bounded: a third diagnosis beside two is told to come again, and the places
+// are given back.
+func TestDiagnose_Bounded(t *testing.T) {
+	r := newRig(t)
+	for range maxDiagnoses {
+		r.s.diagnosing <- struct{}{}
+	}
+	w := r.post("/diagnose", `{"tokens":[1]}`)
+	if w.Code != 503 || !strings.Contains(w.Body.String(), `"code":"busy"`) || w.Header().Get("Retry-After") == "" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	for range maxDiagnoses {
+		<-r.s.diagnosing
+	}
+	for range maxDiagnoses + 1 {
+		if w := r.post("/diagnose", `{"tokens":[1]}`); w.Code != 200 {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	}
+}

@@ -67,7 +67,7 @@ func lookupPrompt(body []byte, slice *[]int64) (p promptkeys.Prompt, err error) 
 // not know the field and its clients send it (its documentation's own example does):
 // an instance that is not there must not turn their hit into a miss.
 func restrict(p *promptkeys.Prompt, reg *registry.Registry) {
-	if p.Instance != "" && reg.Order(p.Instance) == 0 {
+	if p.Instance != "" && !reg.Registered(p.Instance) {
 		p.Instance = ""
 	}
 }

@@ -41,6 +41,8 @@ type Server struct {
 	bodies   atomic.Int64 // bytes of bodies under way
 	conns    connections
 	misses   misses
+	// diagnosing has one place for each diagnosis that may be under way.
+	diagnosing chan struct{}
 
 	closeOnce sync.Once
 	closeErr  error
@@ -53,7 +55,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{opts: o, log: o.Logger, page: newPage(o.Version), conns: connections{max: int64(o.MaxConns)}}
-	s.misses.finder = o.Finder
+	s.misses.finder, s.diagnosing = o.Finder, make(chan struct{}, maxDiagnoses)
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.routes = s.routeTable()
 	s.openapi = openAPI(s.routes, o.Version)

@@ -158,19 +158,14 @@ func (s *Server) syncStart(m *lmcache.FullSyncStartMsg, a ask) {
 //
 // So its question says the end as well. If that alone is missing it was lost, and would
 // be for good: a worker sends its end again only with batches that are named as missing.
-//
-// A worker that owes a full sync is in none: the one that it asks for was given up, or is
-// unknown. It may go on; it asked for nothing that is to come.
 func (s *Server) syncStatus(m *lmcache.FullSyncStatusMsg, a ask) {
 	w := worker(m.InstanceID, m.WorkerID)
 	at := micros(s.opts.Now())
 	s.note(w, at, false)
 	answer := func() lmcache.Message {
-		reg := s.opts.State.Registry()
-		st := reg.SyncStatus(w, m.SyncID, micros(s.opts.Now()))
-		_, owed := reg.SyncWanted(w)
+		st := s.opts.State.Registry().SyncStatus(w, m.SyncID, micros(s.opts.Now()))
 		return &lmcache.FullSyncStatusRetMsg{SyncID: m.SyncID, IsComplete: st.Complete, GlobalProgress: st.Progress,
-			CanExitFreeze: st.CanExitFreeze || owed, MissingBatches: st.MissingBatches}
+			CanExitFreeze: st.CanExitFreeze, MissingBatches: st.MissingBatches}
 	}
 	a.await(statusPatience, answer)
 	s.queue.barrier(func(outcome) {

@@ -31,7 +31,10 @@ func (m *model) compare() {
 				break
 			}
 		}
-		hits = append(hits, s.Hits()...)
+		for _, h := range s.Hits() {
+			h.Order = 0 // a number of the registry's own: it shows in the order of hits
+			hits = append(hits, h)
+		}
 		s.Close()
 		diff(fmt.Sprintf("lookup of %v", keys), m.naive.lookup(keys), hits)
 		for _, asker := range []registry.WorkerRef{{Instance: "x", Worker: 1}, {Instance: "b"}} {

@@ -25,13 +25,9 @@ func (r *Registry) HeldBy(k Key, instance string) bool {
 	return held
 }
 
-// Order is an instance's place in the order of registration, larger for a later one; 0
-// when it is not registered.
-func (r *Registry) Order(instance string) uint64 {
+// Registered reports whether an instance has a worker. It waits for the writer.
+func (r *Registry) Registered(instance string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if inst := r.byID[instance]; inst != nil {
-		return inst.number
-	}
-	return 0
+	return r.byID[instance] != nil
 }

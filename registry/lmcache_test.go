@@ -230,7 +230,11 @@ func lookup(reg *Registry, instance string, keys []Key) []Hit {
 			break
 		}
 	}
-	return s.Hits()
+	hits := s.Hits()
+	for i := range hits {
+		hits[i].Order = 0 // a number of ours: what it does is seen in the order of hits
+	}
+	return hits
 }
 
 func workersOf(reg *Registry, instance string) []recordedWorker {

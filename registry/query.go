@@ -50,9 +50,10 @@ type InstanceInfo struct {
 type Hit struct {
 	Instance string
 	Location string
-	Chunks   int  // contiguous from chunk 0, held by every rank that stores anything
-	Suspect  bool // a rank of the instance has been silent for too long
-	Lossy    bool // on some rank, a chunk is known from streams alone that have lost events
+	Chunks   int    // contiguous from chunk 0, held by every rank that stores anything
+	Suspect  bool   // a rank of the instance has been silent for too long
+	Lossy    bool   // on some rank, a chunk is known from streams alone that have lost events
+	Order    uint64 // its instance's place in the order of registration, larger for a later one
 }
 
 // P2PHit is the best answer to a peer's lookup.

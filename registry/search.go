@@ -190,8 +190,7 @@ func (r *rankRun) vouch(st *stream, step int) {
 func (s *Search) Hits() []Hit {
 	type ranked struct {
 		Hit
-		class  int // 0 is best
-		number uint64
+		class int // 0 is best
 	}
 	for i := range s.ranks {
 		rank := &s.ranks[i]
@@ -205,26 +204,22 @@ func (s *Search) Hits() []Hit {
 		if c.steps == 0 {
 			continue
 		}
-		hit := ranked{number: c.instance.number, Hit: Hit{
+		hit := ranked{Hit: Hit{
 			Instance: c.instance.id,
 			Location: s.location(c),
 			Chunks:   s.ends[c.steps-1],
 			Suspect:  slices.ContainsFunc(c.storing, func(w *worker) bool { return w.suspect.Load() }),
 			Lossy:    c.lossy,
+			Order:    c.instance.number,
 		}}
-		if hit.Suspect {
-			hit.class = 2
-		}
-		if hit.Lossy {
-			hit.class++
-		}
+		hit.class = hit.Class()
 		found = append(found, hit)
 	}
 	slices.SortFunc(found, func(a, b ranked) int {
 		return cmp.Or(
 			cmp.Compare(a.class, b.class),
 			cmp.Compare(b.Chunks, a.Chunks),
-			cmp.Compare(a.number, b.number),
+			cmp.Compare(a.Order, b.Order),
 		)
 	})
 	hits := make([]Hit, len(found))
@@ -232,6 +227,18 @@ func (s *Search) Hits() []Hit {
 		hits[i] = f.Hit
 	}
 	return hits
+}
+
+// Class is what comes before a hit's length when hits are put in order: 0 is best, the
+// lossy ones come after the sound, the suspect ones after all others.
+func (h *Hit) Class() (class int) {
+	if h.Suspect {
+		class = 2
+	}
+	if h.Lossy {
+		class++
+	}
+	return class
 }
 
 // falseFirst compares two booleans.

@@ -19,7 +19,8 @@ func (r *Registry) SyncWanted(ref WorkerRef) (owed Owed, wanted bool) {
 
 // SyncStatus returns how a worker's full sync stands at a time. It may leave its freeze
 // when its own data is complete, or, later, when enough of those that sync with it are
-// (Options.SyncThreshold). An unknown worker or sync is not complete.
+// (Options.SyncThreshold). So may one that owes a full sync and is in none: the one it asks
+// for was given up, and nothing of it is to come. An unknown worker or sync is not complete.
 func (r *Registry) SyncStatus(ref WorkerRef, syncID string, now Micros) SyncStatus {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -38,6 +39,9 @@ func (r *Registry) SyncStatus(ref WorkerRef, syncID string, now Micros) SyncStat
 		case st.synced && st.lastSync == syncID:
 			s.Complete, s.CanExitFreeze = true, true
 		}
+	}
+	if w.wanted != "" && !w.syncing() {
+		s.CanExitFreeze = true
 	}
 	return s
 }

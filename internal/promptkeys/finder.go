@@ -224,7 +224,7 @@ func (f *Finder) Find(reg *registry.Registry, p Prompt) Result {
 	}
 	if m.any() {
 		f.learn(reg, p, m.found)
-		r.Hits = m.hits(reg, len(p.Tokens))
+		r.Hits = m.hits(len(p.Tokens))
 	}
 	return r
 }

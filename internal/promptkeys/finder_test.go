@@ -240,7 +240,7 @@ func TestMerger_OneInstance(t *testing.T) {
 		var m merger
 		m.add(a, c.under)
 		m.add(b, c.alsoUnder)
-		if hits := m.hits(newFleet(t).Registry, 1000); len(hits) != 1 || hits[0].Tokens != c.tokens || hits[0].Lossy != c.lossy {
+		if hits := m.hits(1000); len(hits) != 1 || hits[0].Tokens != c.tokens || hits[0].Lossy != c.lossy {
 			t.Errorf("%+v and %+v give %+v, want %d tokens, lossy %t", c.under, c.alsoUnder, hits, c.tokens, c.lossy)
 		}
 	}

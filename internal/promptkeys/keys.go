@@ -8,10 +8,10 @@ type Keys struct {
 	tokens []int64
 }
 
-// KeysOf tells how an instance keys a prompt: under the profile by which it holds the
-// first chunk now: the one by which it was last found, those in use, then the others. It is false when the instance does not
-// hold the first chunk under any that lookups try, or the prompt is shorter than a chunk
-// of those that are not in use.
+// KeysOf tells how an instance keys a prompt, by the profile under which it holds the
+// first chunk now: of several the one by which it was last found, then those in use. It is
+// false when it holds that chunk under none that lookups try; one that is not in use needs
+// a whole chunk.
 //
 // Ownership: Keys reads tokens until it is dropped. Cost: that of a lookup's first chunk.
 func (f *Finder) KeysOf(reg *registry.Registry, instance string, tokens []int64) (Keys, bool) {

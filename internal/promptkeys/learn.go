@@ -109,7 +109,7 @@ func (s *instances) note(reg *registry.Registry, instance string, c *candidate, 
 // sweep forgets instances that are not registered any more. s.mu is held.
 func (s *instances) sweep(reg *registry.Registry) {
 	s.by.Range(func(name, _ any) bool {
-		if reg.Order(name.(string)) == 0 {
+		if !reg.Registered(name.(string)) {
 			s.by.Delete(name)
 			s.n--
 		}

@@ -40,7 +40,7 @@ func (f fleet) apply(instance, profile string, size int, tokens []int64, chunks 
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	if f.Order(instance) == 0 {
+	if !f.Registered(instance) {
 		f.Register(registry.Registration{WorkerRef: registry.WorkerRef{Instance: instance}, IP: "127.0.0.1", Port: 1, At: at})
 	}
 	o := registry.Ops{Stream: registry.StreamRef{WorkerRef: registry.WorkerRef{Instance: instance}, Location: "L"}, At: at}

@@ -28,7 +28,7 @@ func (m *merger) any() bool { return len(m.found) > 0 }
 // hits names each instance once. One that holds the prompt under several profiles (it was
 // restarted with another seed over a disk that kept the old keys) counts with the longest,
 // of even ones with the sound one.
-func (m *merger) hits(reg *registry.Registry, tokens int) []Hit {
+func (m *merger) hits(tokens int) []Hit {
 	if len(m.found) == 1 {
 		return m.found[0].inTokens(tokens)
 	}
@@ -40,7 +40,7 @@ func (m *merger) hits(reg *registry.Registry, tokens int) []Hit {
 			case !again:
 				at[h.Instance] = len(all)
 				all = append(all, h)
-			case cmp.Or(cmp.Compare(h.Tokens, all[i].Tokens), falseFirst(all[i].Lossy, h.Lossy)) > 0:
+			case cmp.Or(cmp.Compare(h.Tokens, all[i].Tokens), cmp.Compare(all[i].Class(), h.Class())) > 0:
 				all[i] = h
 			}
 		}
@@ -48,23 +48,12 @@ func (m *merger) hits(reg *registry.Registry, tokens int) []Hit {
 	// As in registry.Search.Hits.
 	slices.SortStableFunc(all, func(a, b Hit) int {
 		return cmp.Or(
-			falseFirst(a.Suspect, b.Suspect),
-			falseFirst(a.Lossy, b.Lossy),
+			cmp.Compare(a.Class(), b.Class()),
 			cmp.Compare(b.Tokens, a.Tokens),
-			cmp.Compare(reg.Order(a.Instance), reg.Order(b.Instance)),
+			cmp.Compare(a.Order, b.Order),
 		)
 	})
 	return all
-}
-
-func falseFirst(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
 }
 
 // inTokens counts in tokens, which a short last chunk has fewer of.
